@@ -1,0 +1,107 @@
+"""What a verdict costs: seconds and model passes per check, and the engine's overhead over the bare passes.
+
+    python benchmarks/cost.py [--profile quick] [--methods gradient integrated_gradients] [--subjects ...]
+
+A pass is one image through the model, forward or backward; controls are counted apart, because they are measured
+once per subject and shared by all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from saliency_checks import registry
+from saliency_checks.method import as_method
+from saliency_checks.perturbation import engine, outputs
+from saliency_checks.run import PROFILES, applicable, build_subject, default_subjects, run
+from saliency_checks.subject import SubjectFactory
+
+
+class Passes:
+    """Counts images that go through a model, and through every copy made of it."""
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+
+    def watch(self, model: nn.Module) -> None:
+        model.register_forward_hook(self._forward)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
+        return self  # a copied model goes on counting here
+
+    def _forward(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        self.count["forward"] += len(output)
+        if output.requires_grad:
+            output.register_hook(lambda grad: self.count.update(backward=len(grad)))
+
+
+def verdict_costs(profile: str, methods: list[str], subjects: list[str]) -> float:
+    print(f"{'check':28}{'method':24}{'subject':20}{'seconds':>8}{'forward':>10}{'backward':>10}  verdict")
+    total = 0.0
+    for name in subjects:
+        factory: SubjectFactory = registry.get("subjects", name)
+        subject = build_subject(name)
+        passes = Passes()
+        passes.watch(subject.model)
+        for check in registry.names("checks"):
+            for method in map(as_method, methods):
+                if applicable(check, method, factory, profile):
+                    continue
+                passes.count.clear()
+                result = run(check, method, name, profile=profile)
+                total += result.seconds
+                print(
+                    f"{check:28}{method.name:24}{name:20}{result.seconds:8.2f}"
+                    f"{passes.count['forward']:10}{passes.count['backward']:10}  {result.verdict}",
+                    flush=True,
+                )
+    print(f"total {total:.1f} s (the first method of each subject also pays for the controls)")
+    return total
+
+
+def engine_overhead(images: int = 96, steps: int = 10, repeats: int = 5) -> float:
+    """Seconds of the perturbation engine over seconds of the same forward passes on ready-made batches."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    ).eval()  # fmt: skip
+    inputs = torch.rand(images, 1, 28, 28)
+    order = torch.rand(images, 784).argsort(1)
+    counts = [round(i * 784 / steps) for i in range(1, steps + 1)]
+    ready = torch.cat([inputs] * steps)
+    size = engine.CHUNK_ELEMENTS // 784
+    ratios = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        outputs(model, inputs, torch.zeros_like(inputs), order, counts)
+        spent = time.perf_counter() - start
+        start = time.perf_counter()
+        with torch.no_grad():
+            for chunk in ready.split(size):
+                model(chunk)
+        ratios.append(spent / (time.perf_counter() - start))
+    ratio = sorted(ratios)[len(ratios) // 2]
+    print(f"engine over bare passes, {images} images x {steps} steps at 28 px: {ratio:.2f}")
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
+    parser.add_argument("--methods", nargs="+", default=["integrated_gradients"])
+    parser.add_argument("--subjects", nargs="+")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    engine_overhead()
+    verdict_costs(args.profile, args.methods, args.subjects or default_subjects(args.profile))
+
+
+if __name__ == "__main__":
+    main()

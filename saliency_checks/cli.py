@@ -1,0 +1,117 @@
+"""The command ``saliency-checks``: pytest with flags, a list of names, and the training of the embedded subjects."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from saliency_checks.plugin import CHECKS_PACKAGE, PROFILES
+
+USAGE_ERROR = 4  # as pytest's own
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(USAGE_ERROR, f"saliency-checks: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options, rest = _parser().parse_known_args(argv)
+    if options.command == "run":
+        return _run(options, rest)
+    if rest:
+        _parser().error(f"{options.command} knows no {' '.join(rest)}")
+    return _list(options.what) if options.command == "list" else _warm(options.profile, options.workers)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="saliency-checks", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run", allow_abbrev=False, help="check methods", description="Check methods. Anything else goes to pytest."
+    )
+    run.add_argument("methods", nargs="+", metavar="METHOD", help="a registered name or package.module:attribute")
+    run.add_argument("--subject", action="append", default=[], metavar="NAME", help="explain this one; repeatable")
+    run.add_argument("--profile", choices=PROFILES, help="how much evidence is gathered; default standard")
+    run.add_argument("--report", metavar="FILE.json", help="write all results to this file")
+    run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
+    run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
+    listing = commands.add_parser("list", help="list names, and which check applies to which subject")
+    listing.add_argument("what", nargs="?", choices=("methods", "checks", "subjects"))
+    warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
+    warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
+    warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
+    return parser
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> int:
+    import pytest
+
+    arguments = ["--pyargs", CHECKS_PACKAGE]
+    for method in options.methods:
+        arguments.append(f"--saliency-method={method}")
+    for subject in options.subject:
+        arguments.append(f"--saliency-subject={subject}")
+    for flag, value in (("--saliency-profile", options.profile), ("--saliency-report", options.report)):
+        arguments += [f"{flag}={value}"] if value else []
+    arguments += ["-k", options.keyword] if options.keyword else []
+    arguments += ["-n", options.workers] if options.workers else []
+    return int(pytest.main([*arguments, *(arg for arg in rest if arg != "--")]))
+
+
+def _list(what: str | None) -> int:
+    from saliency_checks import registry
+    from saliency_checks.method import as_method
+
+    if what in (None, "methods"):
+        print("methods")
+        for name in registry.names("methods"):
+            method = as_method(name)
+            traits = ["control"] * method.control + [f"needs {need}" for need in sorted(method.needs)]
+            traits += [f"known to fail {check}" for check in sorted(method.expected_failures)]
+            print(f"  {name:26}{', '.join(traits)}".rstrip())
+    if what in (None, "checks"):
+        print("checks")
+        for name in registry.names("checks"):
+            metric = registry.get("metrics", name)
+            print(f"  {name:26}{metric.bound!s:9}{metric.summary}")
+    if what in (None, "subjects"):
+        print("subjects")
+        for name in registry.names("subjects"):
+            subject = registry.get("subjects", name)
+            print(f"  {name:26}offers {', '.join(sorted(subject.offers)) or 'what its model has'}")
+    if what is None:
+        print("\nwhich check applies to which subject\n" + "\n".join(_applicability()))
+    return 0
+
+
+def _applicability() -> list[str]:
+    """Checks down, subjects across, from what the subjects declare: nothing is built or trained."""
+    from saliency_checks import registry
+
+    subjects = [registry.get("subjects", name) for name in registry.names("subjects")]
+    lines = []
+    for i, subject in enumerate(subjects):
+        lines.append(" " * 28 + "|  " * i + subject.name)
+    for check in registry.names("checks"):
+        needs = registry.get("metrics", check).needs
+        marks = ("x" if needs <= s.offers else "." if s.exact else "?" for s in subjects)
+        lines.append(f"  {check:26}" + "  ".join(marks))
+    return [*lines, "  x applies   . does not   ? known when it is built"]
+
+
+def _warm(profile: str, workers: int | None) -> int:
+    from saliency_checks import fixtures
+
+    started = time.monotonic()
+    try:
+        networks = fixtures.warm(profile=profile, workers=workers)
+    except fixtures.TrainingFailed as error:
+        print(f"saliency-checks: {error}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - started
+    print(f"what the {profile} profile needs is trained and cached: {len(networks)} networks ({seconds:.0f} s)")
+    return 0

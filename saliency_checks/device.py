@@ -1,0 +1,70 @@
+"""Which device a process runs on, and arithmetic that repeats itself there."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import torch
+
+WORKER = "PYTEST_XDIST_WORKER"
+
+
+def pick(name: str | None = "auto", *, worker: str | None = None) -> torch.device:
+    """The device called ``name``; it must be there.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` (None) for CUDA, else MPS, else the CPU.
+        worker: worker of pytest-xdist, such as ``gw3``; default the one that this process is. Several workers share
+            the CUDA devices evenly: gwK takes number K modulo their count, unless ``name`` says which.
+
+    Raises:
+        ValueError: no such device here; says what there is.
+    """
+    wanted = (name or "auto").strip().lower()
+    there = available()
+    if wanted == "auto":
+        wanted = there[0].partition(":")[0]
+    if wanted == "cuda" and "cuda:0" in there:
+        wanted = f"cuda:{_number(worker) % sum(device.startswith('cuda') for device in there)}"
+    if wanted not in there:
+        raise ValueError(
+            f"device {name!r} is not available: torch {torch.__version__} sees {', '.join(there)} here; take one of"
+            " these, or 'auto'"
+        )
+    return torch.device(wanted)
+
+
+def available() -> list[str]:
+    """Names of the devices of this machine, the fastest kind first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def prepare(device: torch.device, *, threads: int | None = None) -> None:
+    """Make this process repeat its own numbers on ``device``; call it before the first computation there.
+
+    CUDA: full float32 products (no TF32), deterministic kernels, a fixed cuBLAS workspace. CPU: one thread in a
+    worker of pytest-xdist, where the workers already fill the cores.
+
+    Args:
+        threads: of torch on the CPU; default 1 in an xdist worker, else as it is.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        # Warn only: a model of the user's may need a kernel that has no deterministic form.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    elif threads is None and WORKER in os.environ:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _number(worker: str | None) -> int:
+    match = re.fullmatch(r"gw(\d+)", worker or os.environ.get(WORKER, ""))
+    return int(match[1]) if match else 0

@@ -1,0 +1,303 @@
+"""One safe call of a method: own random stream, cloned inputs, restored model, validated maps, a cache."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from saliency_checks import maps
+from saliency_checks.method import Method
+from saliency_checks.subject import Subject
+
+# Images per call. A fixed number, because a stochastic method's draws depend on its batch: with it no result
+# depends on how many images a check asks for.
+BLOCK = 32
+
+
+class ContractError(Exception):
+    """A method that does not keep the explain contract; the text says what was expected and how to mend it."""
+
+
+def derive(*parts: object) -> int:
+    """A seed from a key, the same on every machine and worker."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator of its own, seeded from a key."""
+    return torch.Generator().manual_seed(derive(*parts))
+
+
+def rng_state() -> tuple[Any, ...]:
+    """The state of every global generator that an attribution method may draw from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators inside, and leave them as they were."""
+    torch_state, cuda, numpy_state, python_state = rng_state()
+    # Not torch.manual_seed: it walks the whole stack for every kind of accelerator that is not in use.
+    torch.default_generator.manual_seed(seed)
+    if cuda:
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (captum draws from the legacy generator)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """One parameter, buffer or gradient: its storage (``.data`` may be pointed elsewhere), values, flag, gradient."""
+
+    tensor: Tensor
+    data: Tensor
+    value: Tensor
+    requires_grad: bool
+    grad: Kept | None
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Kept:
+        grad = None if tensor.grad is None else cls.of(tensor.grad)
+        return cls(tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad, grad)
+
+    def value_changed(self) -> bool:
+        return not _same(self.tensor, self.value)
+
+    def grad_changed(self) -> bool:
+        if self.grad is None or self.tensor.grad is None:
+            return (self.grad is None) != (self.tensor.grad is None)
+        return self.tensor.grad is not self.grad.tensor or self.grad.value_changed()
+
+    def restore(self) -> None:
+        if self.value_changed() or self.tensor.data_ptr() != self.data.data_ptr():
+            self.tensor.data = self.data
+            self.data.copy_(self.value)
+        self.tensor.requires_grad_(self.requires_grad)
+        if self.grad is not None:
+            self.grad.restore()
+        self.tensor.grad = None if self.grad is None else self.grad.tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a method may change on a model: attributes, tensors, gradients, flags and hooks."""
+
+    attributes: dict[nn.Module, dict[str, Any]]
+    contents: dict[nn.Module, dict[str, Any]]
+    tensors: dict[str, Kept]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Snapshot:
+        modules = list(model.modules())
+        named = [*model.named_parameters(), *model.named_buffers()]
+        return cls(
+            {module: dict(vars(module)) for module in modules},
+            {module: {k: v.copy() for k, v in vars(module).items() if isinstance(v, dict)} for module in modules},
+            {name: Kept.of(tensor) for name, tensor in named},
+        )
+
+    def changes(self, model: nn.Module) -> list[str]:
+        """What is different now, in words; empty where nothing is."""
+        now = dict([*model.named_parameters(), *model.named_buffers()])
+        kept = list(self.tensors.values())
+        modules = set(model.modules())
+        pairs = [(self.attributes[m] | self.contents[m], vars(m)) for m in modules & set(self.attributes)]
+        differences = {
+            "parameters or buffers replaced": set(now) != set(self.tensors)
+            or any(now[name] is not one.tensor for name, one in self.tensors.items()),
+            "weights or buffers changed": any(one.value_changed() for one in kept),
+            ".grad left on parameters (use torch.autograd.grad on the inputs)": any(one.grad_changed() for one in kept),
+            "requires_grad changed": any(one.tensor.requires_grad != one.requires_grad for one in kept),
+            "submodules added or replaced": modules != set(self.attributes),
+            "train/eval mode changed": any(before["training"] != after["training"] for before, after in pairs),
+            "hooks left behind": any(_hooks(before) != _hooks(after) for before, after in pairs),
+            "attributes added or replaced": any(_others_differ(before, after) for before, after in pairs),
+        }
+        return [label for label, is_different in differences.items() if is_different]
+
+    def restore(self) -> None:
+        """Put everything back; dictionaries keep their identity, because handles of the user's hooks refer to them."""
+        for module, attributes in self.attributes.items():
+            vars(module).clear()
+            vars(module).update(attributes)
+            for key, content in self.contents[module].items():
+                attributes[key].clear()
+                attributes[key].update(content)
+        with torch.no_grad():
+            for kept in self.tensors.values():
+                kept.restore()
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    alike = first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
+    return alike and bool(torch.equal(first.detach(), second))
+
+
+def _hooks(attributes: dict[str, Any]) -> dict[str, list[Any]]:
+    return {key: list(v) for key, v in attributes.items() if key.endswith("_hooks") and isinstance(v, dict)}
+
+
+def _others_differ(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    registered = {"_parameters", "_buffers", "_modules", "training"}
+    mine, theirs = (
+        {k: v for k, v in side.items() if k not in registered and "_hooks" not in k} for side in (before, after)
+    )
+    return set(mine) != set(theirs) or any(
+        mine[key] is not theirs[key] and not isinstance(mine[key], dict) for key in mine
+    )
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[Snapshot]:
+    """Eval mode and autograd inside; the model is bit for bit as before afterwards, also when the body raises."""
+    before = Snapshot.of(model)
+    model.eval()
+    try:
+        with torch.enable_grad():
+            yield before
+    finally:
+        before.restore()
+
+
+def explain(
+    method: Method,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    *,
+    baseline: Float[Tensor, "1 c 1 1"] | None = None,
+    seed: int = 0,
+) -> Float[Tensor, "n h w"]:
+    """Signed maps of one batch, on the inputs' device.
+
+    Args:
+        baseline: what "absent" means for these inputs, for a method that needs one.
+
+    Raises:
+        ContractError: the method raised, or returned something that is no map of these inputs.
+    """
+    with untouched(model), seeded(seed):
+        return call(method, model, inputs, targets, baseline)
+
+
+def call(
+    method: Method,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    baseline: Float[Tensor, "1 c 1 1"] | None = None,
+) -> Float[Tensor, "n h w"]:
+    """The method's validated maps, with nothing restored: what :func:`explain` makes safe."""
+    try:
+        returned = method(model, inputs.detach().clone(), targets.clone(), baseline)
+    except Exception as error:
+        raise ContractError(
+            f"{method.name} raised {type(error).__name__}: {error}\n"
+            f"  called with model {type(model).__name__}, inputs {tuple(inputs.shape)} {inputs.dtype} on"
+            f" {inputs.device}, targets {tuple(targets.shape)} int64"
+        ) from error
+    return validated(returned, inputs, method.name)
+
+
+def validated(returned: Any, inputs: Float[Tensor, "n c h w"], name: str) -> Float[Tensor, "n h w"]:
+    """Maps (N, H, W) from what a method returned.
+
+    Raises:
+        ContractError: not numbers, not of the inputs' batch and size, or not finite.
+    """
+    n, c, h, w = inputs.shape
+    expected = f"expected ({n}, {c}, {h}, {w}), ({n}, 1, {h}, {w}) or ({n}, {h}, {w})"
+    if isinstance(returned, tuple | list) and len(returned) == 1:
+        returned = returned[0]
+    if isinstance(returned, np.ndarray | np.generic):
+        if returned.dtype.kind not in "iuf":
+            raise ContractError(f"{name} returned an array of {returned.dtype}, expected real numbers {expected}")
+        returned = torch.from_numpy(np.array(returned, dtype=np.float64))
+    if not isinstance(returned, Tensor):
+        raise ContractError(f"{name} returned {type(returned).__name__}, {expected} as a tensor or array")
+    if returned.is_complex() or returned.dtype == torch.bool:
+        raise ContractError(f"{name} returned {returned.dtype}, expected real numbers {expected}")
+    shape = tuple(returned.shape)
+    if shape not in {(n, c, h, w), (n, 1, h, w), (n, h, w)}:
+        raise ContractError(f"{name} returned shape {shape}, {expected}{_shape_hint(shape, (n, c, h, w))}")
+    # A copy: the method may write into its own buffer again.
+    attributions = returned.detach().to(device=inputs.device, dtype=inputs.dtype, copy=True)
+    bad = ~torch.isfinite(attributions.flatten(1)).all(1)
+    if bad.any():
+        raise ContractError(
+            f"{name} returned NaN or infinite values for {int(bad.sum())} of {n} images (first: image"
+            f" {int(bad.nonzero()[0])}); guard divisions by the map's own maximum or sum, which may be 0"
+        )
+    return attributions if attributions.ndim == 3 else maps.reduce_channels(attributions)
+
+
+def _shape_hint(shape: tuple[int, ...], inputs: tuple[int, int, int, int]) -> str:
+    n, c, h, w = inputs
+    if len(shape) in (3, 4) and shape[0] == n and shape[-2:] != (h, w):
+        if shape[-1] in (1, c) and shape[1:3] == (h, w):
+            return "; it looks like channels last: permute(0, 3, 1, 2)"
+        return f"; resize it: torch.nn.functional.interpolate(maps, size=({h}, {w}), mode='bilinear')"
+    if shape in {(h, w), (c, h, w)} and n != 1:
+        return "; one map came back for a batch: explain every image"
+    return ""
+
+
+def subject_maps(
+    method: Method, subject: Subject, start: int, stop: int, *, seed: int = 0, stream: str = "maps"
+) -> Float[Tensor, "n h w"]:
+    """Maps of the subject's images ``start`` to ``stop``, explained once per (method, seed, stream)."""
+    return model_maps(
+        method, subject, subject.model, subject.inputs, subject.targets, start, stop, seed=seed, stream=stream
+    )
+
+
+def model_maps(
+    method: Method,
+    subject: Subject,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    start: int,
+    stop: int,
+    *,
+    seed: int = 0,
+    stream: str,
+    keep: bool = True,
+) -> Float[Tensor, "n h w"]:
+    """Maps of any model on any images that belong to ``subject``, in whole blocks, cached under ``stream``."""
+    blocks = []
+    for first in range(start - start % BLOCK, stop, BLOCK):
+        key = ("map", method.name, method.explain, seed, stream, first)
+        block = subject.cache.get(key)
+        if block is None:
+            rows = slice(first, first + BLOCK)
+            key_seed = derive(method.name, subject.name, seed, stream, first)
+            block = explain(
+                method, model, inputs[rows], targets[rows], baseline=subject.absent_value, seed=key_seed
+            )
+            if keep:
+                subject.cache[key] = block
+        blocks.append(block)
+    joined = torch.cat(blocks)
+    offset = start % BLOCK
+    return joined[offset : offset + stop - start]

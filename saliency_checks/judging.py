@@ -1,0 +1,170 @@
+"""From a Result to what pytest makes of it: passed, failed, skipped, expected."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from saliency_checks import device as devices
+from saliency_checks import fixtures, plugin, registry
+from saliency_checks.method import Method
+from saliency_checks.report import junit
+from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Result
+from saliency_checks.run import Case, run
+from saliency_checks.selection import BadSelection, Selection
+
+BREACH = "contract: "  # how the message of a method that breaks the explain contract begins
+_DEVICE = pytest.StashKey[str]()
+_SELECTION = pytest.StashKey[Selection]()
+_CONTRACTS = pytest.StashKey[dict[tuple[str, str], Result]]()
+_SELECTED = pytest.StashKey[set[tuple[str, str]]]()
+
+
+def selection(config: pytest.Config) -> Selection:
+    """The methods and subjects of this run, resolved once per process."""
+    if _SELECTION not in config.stash:
+        try:
+            config.stash[_SELECTION] = Selection.of(plugin.settings(config))
+        except BadSelection as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_SELECTION]
+
+
+def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None:
+    """Run one check on one method and subject by the names in the test's id, record the Result, then judge it."""
+    __tracebackhide__ = True
+    chosen = selection(item.config)
+    explained = chosen.methods[method]
+    result = _measure(item, check, explained, chosen.subjects[subject], subject)
+    if check != "contract" and _is_breach(result) and _contract_speaks(item, explained, subject):
+        result = replace(result, verdict=SKIP, message=f"contract broken, see contract/{method}/{subject}")
+    result = replace(result, message=_again(chosen, plugin.settings(item.config).profile, result))
+    expected = "" if item.config.getoption("runxfail") else expected_failure(item.config, check, explained, subject)
+    record(item, result, expected)
+    _conclude(item, result, expected)
+
+
+def expected_failure(config: pytest.Config, check: str, method: Method, subject: str) -> str:
+    """Why this cell is known to fail; the ini file comes before what the method itself declares."""
+    listed = plugin.settings(config).expected_failures.items()
+    stated = {(registry.slug(name.rpartition(":")[2]), *where): reason for (name, *where), reason in listed}
+    for key in ((method.name, check, subject), (method.name, check, "")):
+        if key in stated:
+            return stated[key]
+    return method.expected_failures.get(check, "")
+
+
+def record(item: pytest.Item, result: Result, expected: str) -> None:
+    """Leave the result on the item, as strings: the report carries them from a worker to the controller."""
+    item.user_properties += [(plugin.RESULT, result.to_json()), *junit.properties(result)]
+    item.user_properties.append((plugin.DEVICE, item.config.stash.get(_DEVICE, "")))
+    if expected:
+        item.user_properties.append((plugin.EXPECTED, expected))
+
+
+def _measure(item: pytest.Item, check: str, method: Method, spec: Any, subject: str, **given: Any) -> Result:
+    """Run with the settings of this pytest run; what run() does not catch (a subject that fails to build) is
+    recorded before it goes on its way."""
+    wanted = plugin.settings(item.config)
+    bound, origin = wanted.bounds.get(check, (None, "default"))
+    asked: dict[str, Any] = {"profile": wanted.profile, "seed": wanted.seed, "device": wanted.device, "bound": bound}
+    try:
+        _prepare_device(item.config)
+        with plugin.live(item.config) as progress, fixtures.reporting(progress):
+            return run(check, method, spec, bound_origin=origin, progress=progress, **{**asked, **given})
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        record(item, Result(check=check, method=method.name, subject=subject, verdict=ERROR, message=text), "")
+        raise
+
+
+def _prepare_device(config: pytest.Config) -> None:
+    """Here and not at collection, which must not probe for GPUs."""
+    if _DEVICE not in config.stash:
+        config.stash[_DEVICE] = devices.pick(plugin.settings(config).device).type
+        devices.prepare(devices.pick(plugin.settings(config).device))
+
+
+def _again(chosen: Selection, profile: str, result: Result) -> str:
+    """The message, with the command that repeats this verdict as this run was asked for it."""
+    method, subject = chosen.specs[result.method], chosen.subjects.get(result.subject, result.subject)
+    command = f"saliency-checks run {method} --subject {subject} -k {result.check} --profile {profile}"
+    return re.sub(r"saliency-checks run .*", lambda _: command, result.message)
+
+
+def _is_breach(result: Result) -> bool:
+    return result.verdict == ERROR and result.message.startswith(BREACH)
+
+
+def _contract_speaks(item: pytest.Item, method: Method, subject: str) -> bool:
+    """Whether this run's contract test of the same method and subject is red, wherever and whenever it runs.
+
+    It is run once more here, because a breach that the contract check misses must stay red.
+    """
+    if (method.name, subject) not in _selected_contracts(item.session):
+        return False
+    known = item.config.stash.setdefault(_CONTRACTS, {})
+    if (method.name, subject) not in known:
+        spec = selection(item.config).subjects[subject]
+        known[method.name, subject] = _measure(item, "contract", method, spec, subject)
+    return known[method.name, subject].verdict in (ERROR, FAIL)
+
+
+def _selected_contracts(session: pytest.Session) -> set[tuple[str, str]]:
+    if _SELECTED not in session.stash:
+        cells = filter(None, (plugin.cell_of(item.nodeid) for item in session.items))
+        session.stash[_SELECTED] = {(method, subject) for check, method, subject in cells if check == "contract"}
+    return session.stash[_SELECTED]
+
+
+def _conclude(item: pytest.Item, result: Result, expected: str) -> None:
+    __tracebackhide__ = True
+    if result.verdict == SKIP:
+        pytest.skip(result.message)
+    if result.verdict == ERROR:
+        pytest.fail(result.message, pytrace=False)
+    if expected and result.verdict == PASS:
+        pytest.fail(
+            f"unexpected pass: {result}\n  it was expected to fail: {expected}\n"
+            "  if the method was mended, take the entry out of the expected failures",
+            pytrace=False,
+        )
+    if expected and result.verdict in (FAIL, INCONCLUSIVE):
+        pytest.xfail(expected)
+    if result.verdict == FAIL:
+        pytest.fail(result.message, pytrace=False)
+    if result.verdict == INCONCLUSIVE and not plugin.settings(item.config).allow_inconclusive:
+        pytest.fail(result.message, pytrace=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PytestCase(Case):
+    """A case of ``parametrize_with_checks`` inside a pytest run: it takes the run's settings and is recorded."""
+
+    item: pytest.Item
+
+    @classmethod
+    def of(cls, case: Case, item: pytest.Item) -> PytestCase:
+        return cls(check=case.check, method=case.method, subject=case.subject, profile=case.profile, item=item)
+
+    def run(self, **settings: Any) -> Result:
+        name = self.subject if isinstance(self.subject, str) else getattr(self.subject, "name", "subject")
+        given = {"profile": self.profile, **settings}
+        result = _measure(self.item, self.check, self.method, self.subject, registry.slug(name), **given)
+        mark = self.item.get_closest_marker("xfail")
+        record(self.item, result, mark.kwargs.get("reason", "") if mark else "")
+        return result
+
+    def require(self, **settings: Any) -> Result:
+        __tracebackhide__ = True
+        result = self.run(**settings)
+        if result.verdict == SKIP:
+            pytest.skip(result.message)
+        if result.verdict == ERROR:
+            pytest.fail(result.message, pytrace=False)
+        if result.verdict == INCONCLUSIVE and plugin.settings(self.item.config).allow_inconclusive:
+            return result
+        return result.require()

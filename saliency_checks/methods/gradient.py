@@ -1,0 +1,77 @@
+"""Methods that read the gradient of the class's logit at the input."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from saliency_checks.method import method
+
+
+def class_scores(model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The logit of each image's class."""
+    logits = model(inputs)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"the model returned {found}, expected logits ({len(inputs)}, classes); wrap it to return them")
+    return logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def input_gradient(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """d logit / d input; touches neither the parameters' ``.grad`` nor the tensor that was given."""
+    leaf = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        total = class_scores(model, leaf.clone(), targets).sum()  # a clone: the first layer may work in place
+    gradient: Tensor = torch.autograd.grad(total, leaf)[0]
+    return gradient
+
+
+@method(
+    needs={"gradient"},
+    signed=False,
+    claims={"dummy", "implementation_invariance", "linearity"},
+    reference="Simonyan et al. 2014, Deep inside convolutional networks, section 3.1",
+)
+def gradient(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """g = d f_c / d x: how the logit reacts to a small change. A sensitivity: its sign is the change's direction."""
+    return input_gradient(model, inputs, targets)
+
+
+@method(
+    needs={"gradient"},
+    signed=True,
+    claims={"dummy", "implementation_invariance", "linearity"},
+    reference="Shrikumar et al. 2016, Not just a black box, section 3",
+)
+def input_x_gradient(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """x * g; sums to the logit where the network is piecewise linear and has no biases."""
+    return inputs * input_gradient(model, inputs, targets)
+
+
+@method(
+    needs={"gradient"},
+    signed=False,
+    stochastic=True,
+    claims={"dummy", "implementation_invariance", "linearity"},
+    reference="Smilkov et al. 2017, SmoothGrad, section 2",
+)
+def smoothgrad(
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    samples: int = 20,
+    noise: float = 0.15,
+) -> Float[Tensor, "n c h w"]:
+    """Mean of g(x + N(0, s^2)), with s = ``noise`` times the range of the image (each its own, not the batch's)."""
+    spread = noise * (inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True))
+    total = torch.zeros_like(inputs)
+    for _ in range(samples):
+        total += input_gradient(model, inputs + spread * torch.randn_like(inputs), targets)
+    return total / samples

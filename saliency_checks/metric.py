@@ -1,0 +1,109 @@
+"""Metric: a pure measurement, one score per image; with a bound it is a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saliency_checks import registry
+from saliency_checks.method import Method
+from saliency_checks.subject import Subject
+from saliency_checks.verdict import Bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How much of a measurement to make.
+
+    Attributes:
+        n: the first n images (of each replica); all where there are fewer.
+        seed: the run's seed; everything random derives from it and from the key.
+        redraws: how often weights are drawn again where a check does so.
+        replicas: further subjects of the same recipe to measure on, where there are any.
+    """
+
+    n: int
+    seed: int = 0
+    redraws: int = 3
+    replicas: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One score per image, in groups of which the worst is judged.
+
+    Attributes:
+        values: array (groups, redraws, images); redraws share their random weights over all images.
+        groups: a name per group ("most relevant first", "seed 1"): the failure says which was worst.
+        degenerate: share of images whose map is constant; they count as a random order.
+        details: anything worth showing (curves, similarities by layer), by name.
+    """
+
+    values: NDArray[np.float64]
+    groups: tuple[str, ...] = ("",)
+    degenerate: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return self.values.shape[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measurement of one faithfulness property.
+
+    Attributes:
+        measure: ``(method, subject, draw) -> Scores``; pure, no pytest, no verdict.
+        better: ``higher`` or ``lower``.
+        bound: what the score must hold; None for a metric that the literature says not to gate on.
+        needs: what the subject must offer.
+        applies: why this check says nothing about a method (a sentence), or "" where it does.
+        binary: every score is 0 or 1, so the interval is exact.
+        exact: the score is no sample, so there is no interval (a list of clauses that hold or not).
+        readings: the score depends on reading a map as signed or as a magnitude.
+        n: images at the first look of the standard profile.
+        reference: the paper, with its equation or section.
+        meaning: what a bad score says about the explanation.
+        if_fails: what to look at then, in order.
+    """
+
+    name: str
+    measure: Callable[[Method, Subject, Draw], Scores]
+    better: str = "higher"
+    bound: Bound | None = None
+    needs: frozenset[str] = frozenset()
+    applies: Callable[[Method], str] = lambda method: ""
+    binary: bool = False
+    exact: bool = False
+    readings: bool = False
+    n: int = 64
+    reference: str = ""
+    meaning: str = ""
+    if_fails: tuple[str, ...] = ()
+    summary: str = ""
+
+
+def metric(
+    *, name: str | None = None, bound: str | None = None, needs: set[str] | frozenset[str] = frozenset(), **fields: Any
+) -> Callable[[Callable[[Method, Subject, Draw], Scores]], Metric]:
+    """Register a measurement under its function's name; ``bound`` makes it a check."""
+
+    def register(measure: Callable[[Method, Subject, Draw], Scores]) -> Metric:
+        made = Metric(
+            name=name or measure.__name__,
+            measure=measure,
+            bound=Bound.parse(bound) if bound else None,
+            needs=frozenset(needs),
+            summary=(measure.__doc__ or "").strip().splitlines()[0] if measure.__doc__ else "",
+            **fields,
+        )
+        origin = f"{measure.__module__}:{measure.__qualname__}"
+        registered: Metric = registry.register("metrics", made.name, made, origin=origin)
+        return registered
+
+    return register

@@ -1,0 +1,44 @@
+"""How concentrated is the map? No threshold separates methods from noise, so only degeneracy is gated."""
+
+from __future__ import annotations
+
+from saliency_checks import maps
+from saliency_checks.explain import subject_maps
+from saliency_checks.method import Method
+from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.subject import Subject
+
+# Above: the same everywhere, up to a trace. Noise has .96, gradients .80 to .94, class activation maps up to .99.
+UNIFORM = 0.999
+# Below: one pixel and nothing else. Worth a look, not a failure.
+SPARSE = 0.05
+
+
+@metric(better="lower", reference="Bhatt et al. 2020, equation 5, divided by log(pixels)")
+def entropy(method: Method, subject: Subject, draw: Draw) -> Scores:
+    """Entropy of |map| over pixels, as a share of the largest possible: 1 is uniform, 0 is one pixel."""
+    attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)
+    return Scores(
+        values=maps.entropy(attributions).cpu().numpy()[None, None],
+        degenerate=float(maps.degenerate(attributions).double().mean()),
+    )
+
+
+@metric(
+    bound=">= 0.90",
+    binary=True,
+    n=96,
+    reference="Bhatt et al. 2020, equation 5; why only degeneracy: entropies of methods and of noise overlap completely",
+    meaning="the map is the same everywhere: it distinguishes nothing",
+    if_fails=("is the map constant, all zero, or flattened by a normalisation?", "is the gradient detached?"),
+)
+def complexity(method: Method, subject: Subject, draw: Draw) -> Scores:
+    """Share of images whose map is not uniform: entropy at most .999 of the largest possible."""
+    measured = entropy.measure(method, subject, draw)
+    mean = float(measured.values.mean())
+    sparse = ": almost all of the map lies on one pixel" if mean < SPARSE else ""
+    return Scores(
+        values=(measured.values <= UNIFORM).astype(float),
+        degenerate=measured.degenerate,
+        details={"entropy": mean, "note": f"mean entropy {mean:.2f} of the largest possible{sparse}"},
+    )

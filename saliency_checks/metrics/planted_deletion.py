@@ -1,0 +1,104 @@
+"""Does deleting what the map ranks first take the class away, where the cause is known?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saliency_checks import maps
+from saliency_checks.explain import generator, subject_maps
+from saliency_checks.method import Method
+from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.perturbation import FILLS, outputs
+from saliency_checks.subject import Subject, Unqualified
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+RANDOM_ORDERS = 4
+# The least distance from random to truth to divide by, as a share of the images' mean.
+LEAST_DISTANCE = 0.25
+
+
+def logit_drop(subject: Subject, order: Int[Tensor, "n p"]) -> Float[Tensor, " n"]:
+    """Mean fall of the target logit over ``COUNTS`` deleted pixels."""
+    n = len(order)
+    inputs, targets = subject.inputs[:n], subject.targets[:n]
+    fill = FILLS["local_mean"](inputs, subject.absent_value)
+    logits = outputs(subject.model, inputs, fill, order, (0, *COUNTS))
+    target = logits.gather(2, targets.view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(2)
+    return target[:, 0] - target[:, 1:].mean(1)
+
+
+def reference_drops(subject: Subject, n: int, seed: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """(mean over random orders, the truth first): the zero and the one of the scale, once per subject."""
+    key = ("planted_deletion", n, seed)
+    if key not in subject.cache:
+        assert subject.truth is not None
+        size = subject.inputs[0, 0].numel()
+        device = subject.inputs.device
+        orders = [
+            maps.random_orders(n, size, generator=generator("orders", subject.name, i, seed)).to(device)
+            for i in range(RANDOM_ORDERS)
+        ]
+        truth = subject.truth[:n].flatten(1).to(subject.inputs.dtype)
+        oracle = maps.strict_order(truth, generator("oracle", subject.name, seed))
+        random = torch.stack([logit_drop(subject, order) for order in orders]).mean(0)
+        subject.cache[key] = (random, logit_drop(subject, oracle))
+    drops: tuple[Tensor, Tensor] = subject.cache[key]
+    return drops
+
+
+def rescaled(
+    drop: Float[Tensor, " n"], random: Float[Tensor, " n"], oracle: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """``drop`` on a scale where a random order is 0 and the truth 1.
+
+    Raises:
+        Unqualified: deleting the truth takes no more away than a random order does.
+    """
+    distance = oracle - random
+    mean = float(distance.mean())
+    if mean <= 0:
+        raise Unqualified(
+            f"deleting the truth lowers the target's logit by {float(oracle.mean()):.2f}, random pixels by"
+            f" {float(random.mean()):.2f}: the class does not depend on the pixels that are said to cause it"
+        )
+    # An image that a random order happens to solve would count without limit.
+    return (drop - random) / distance.clamp(min=LEAST_DISTANCE * mean)
+
+
+def reading(attributions: Float[Tensor, "n h w"], method: Method) -> Float[Tensor, "n h w"]:
+    """Contributions as they are; magnitudes without their sign."""
+    return attributions if method.signed else attributions.abs()
+
+
+@metric(
+    bound=">= 0.50",
+    needs={"removal"},
+    readings=True,
+    n=96,
+    reference="Samek et al. 2017 (perturbation curves), on a cause known by construction",
+    meaning="deleting what the map ranks first does not take away the cause of the class",
+    if_fails=(
+        "does pixel_recovery fail too? then the map misses the site altogether",
+        "is the site there but ranked behind many other pixels (a noisy or coarse map)?",
+        "is the map signed and its sign reversed?",
+    ),
+)
+def planted_deletion(method: Method, subject: Subject, draw: Draw) -> Scores:
+    """Logit drop when the map's top 1 to 64 pixels are deleted: 0 is a random order, 1 is the truth."""
+    members = subject.members(draw.replicas)
+    n = min(draw.n, *(len(member) for member in members))
+    values, constant = [], []
+    for i, member in enumerate(members):
+        attributions = subject_maps(method, member, 0, n, seed=draw.seed)
+        ties = generator("ties", member.name, i, draw.seed)
+        drop = logit_drop(member, maps.strict_order(reading(attributions, method).flatten(1), ties))
+        values.append(rescaled(drop, *reference_drops(member, n, draw.seed)).double().cpu().numpy())
+        constant.append(float(maps.degenerate(attributions).double().mean()))
+    return Scores(
+        values=np.stack(values)[:, None, :],
+        groups=tuple(f"replica {i}" for i in range(len(members))),
+        degenerate=max(constant),
+    )

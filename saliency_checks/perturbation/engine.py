@@ -1,0 +1,57 @@
+"""Model outputs on images whose first k pixels, by an order, are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+# Input elements per forward pass: enough to fill a small model's batch, little enough for memory.
+CHUNK_ELEMENTS = 1 << 20
+
+
+def outputs(
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    fill: Float[Tensor, "n c h w"],
+    order: Int[Tensor, "n p"],
+    counts: Sequence[int],
+) -> Float[Tensor, "n k classes"]:
+    """Logits after replacing the first ``counts[k]`` pixels of each image's ``order`` by ``fill``.
+
+    Images and steps form one batch, cut into chunks by size; a chunk that does not fit into memory is
+    halved. ``p`` = h * w: all channels of a pixel go together.
+    """
+    n, c, h, w = inputs.shape
+    place = torch.empty_like(order).scatter_(
+        1, order, torch.arange(h * w, device=order.device).expand_as(order)
+    )  # place[i, pixel]: when the pixel goes
+    steps = torch.as_tensor(counts, device=order.device)
+    rows = torch.arange(n * len(steps), device=inputs.device)
+
+    def forward(chunk: Int[Tensor, " b"]) -> Float[Tensor, "b classes"]:
+        image, step = chunk // len(steps), chunk % len(steps)
+        gone = (place[image] < steps[step].unsqueeze(1)).view(-1, 1, h, w)
+        return model(torch.where(gone, fill[image], inputs[image]))  # type: ignore[no-any-return]
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = _chunked(forward, rows, max(1, CHUNK_ELEMENTS // (c * h * w)))
+    finally:
+        for module in training:  # one by one: a frozen batch norm inside a training model stays frozen
+            module.training = True
+    return logits.view(n, len(steps), -1)
+
+
+def _chunked(forward, rows: Tensor, size: int) -> Tensor:  # type: ignore[no-untyped-def]
+    try:
+        return torch.cat([forward(chunk) for chunk in rows.split(size)])
+    except torch.OutOfMemoryError:
+        if size == 1:
+            raise
+    # Outside the handler, where no traceback holds the tensors that did not fit.
+    return _chunked(forward, rows, size // 2)

@@ -1,0 +1,289 @@
+"""The pytest plugin: options, transport of results to the controller, scheduling and the summary.
+
+It is loaded in every pytest run of its environment, so it imports neither torch nor anything that does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+PROFILES = ("quick", "standard", "thorough")
+RESULT = "saliency_result"  # user property: one Result as JSON
+EXPECTED = "saliency_expected"  # user property: why this cell is known to fail
+DEVICE = "saliency_device"  # user property: where it ran
+CHECKS_PACKAGE = "saliency_checks.checks"
+
+_CELL = re.compile(r"test_(\w+)\.py::test_\1\[([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
+_BOUND = re.compile(r"\s*([a-z]\w*)\s*((?:>=|<=)\s*[-+.\de]+)\s*")
+_EXPECTED = re.compile(r"([^\s/]+)/(\w+)(?:/(\w+))?\s*:(?:\s+(.*))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line and the ini file ask for.
+
+    Attributes:
+        methods, subjects: names or ``package.module:attribute``; empty means the default choice.
+        bounds: check -> (bound, where it comes from).
+        expected_failures: (method, check, subject or "") -> reason.
+    """
+
+    methods: tuple[str, ...]
+    subjects: tuple[str, ...]
+    profile: str
+    bounds: Mapping[str, tuple[str, str]]
+    expected_failures: Mapping[tuple[str, str, str], str]
+    device: str | None
+    seed: int
+    report: Path | None
+    allow_inconclusive: bool
+
+
+_SETTINGS = pytest.StashKey[Settings]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("saliency", "sanity checks for attribution methods (saliency_checks)")
+    named = "a registered name or package.module:attribute; repeatable"
+    group.addoption("--saliency-method", action="append", metavar="NAME", help=f"method to check: {named}")
+    group.addoption("--saliency-subject", action="append", metavar="NAME", help=f"subject to check it on: {named}")
+    group.addoption("--saliency-profile", choices=PROFILES, help="how much evidence is gathered; default standard")
+    group.addoption(
+        "--saliency-bound", action="append", metavar="CHECK>=X", help="another bound, such as 'deletion_insertion>=0.1'"
+    )
+    group.addoption("--saliency-device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default the best there is")
+    group.addoption("--saliency-seed", type=int, metavar="N", help="seed of everything random; default 0")
+    group.addoption("--saliency-report", metavar="FILE.json", help="write all results to this file")
+    group.addoption(
+        "--saliency-allow-inconclusive",
+        action="store_true",
+        help="what more images could decide is no failure",
+    )
+    parser.addini("saliency_methods", "methods to check, one a line", type="linelist")
+    parser.addini("saliency_subjects", "subjects to check them on, one a line", type="linelist")
+    parser.addini("saliency_profile", "quick, standard or thorough", default="standard")
+    parser.addini("saliency_bounds", "bounds, one a line: deletion_insertion >= 0.1", type="linelist")
+    parser.addini("saliency_expected_failures", "one a line: method/check: reason", type="linelist")
+    parser.addini("saliency_device", "device to run on", default="")
+    parser.addini("saliency_seed", "seed of everything random", default="0")
+    parser.addini("saliency_report", "file to write all results to", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "saliency: a check of saliency_checks on one method and one subject")
+    config.stash[_SETTINGS] = settings = _read_settings(config)
+    if any(":" in name for name in (*settings.methods, *settings.subjects)):
+        here = str(config.invocation_params.dir)  # plain `pytest` does not put it on sys.path, `python -m pytest` does
+        if here not in sys.path:
+            sys.path.insert(0, here)
+    if not is_worker(config):
+        config.pluginmanager.register(_Collector(config), "saliency_checks_collector")
+
+
+def settings(config: pytest.Config) -> Settings:
+    """What this run asks for."""
+    return config.stash[_SETTINGS]
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def _read_settings(config: pytest.Config) -> Settings:
+    def chosen(name: str, ini: str = "") -> Any:
+        value = config.getoption(f"saliency_{name}")
+        return config.getini(f"saliency_{ini or name}") if value is None else value
+
+    if (profile := chosen("profile")) not in PROFILES:
+        raise pytest.UsageError(f"saliency_profile = {profile!r}: expected one of {', '.join(PROFILES)}")
+    if not str(seed := chosen("seed")).isdecimal():
+        raise pytest.UsageError(f"saliency_seed = {seed!r}: expected a whole number from 0 on")
+    return Settings(
+        methods=tuple(chosen("method", "methods")),
+        subjects=tuple(chosen("subject", "subjects")),
+        profile=profile,
+        bounds={
+            **_bounds(config.getini("saliency_bounds"), "saliency_bounds", "ini"),
+            **_bounds(config.getoption("saliency_bound") or [], "--saliency-bound", "command line"),
+        },
+        expected_failures=dict(map(_expected_failure, config.getini("saliency_expected_failures"))),
+        device=chosen("device") or None,
+        seed=int(seed),
+        report=_report_path(config, chosen("report")),
+        allow_inconclusive=config.getoption("saliency_allow_inconclusive"),
+    )
+
+
+def _bounds(lines: list[str], source: str, origin: str) -> dict[str, tuple[str, str]]:
+    parsed = {}
+    for line in lines:
+        if not (match := _BOUND.fullmatch(line)):
+            raise pytest.UsageError(f"{source}: {line!r} is no bound; expected such as 'deletion_insertion >= 0.1'")
+        parsed[match[1]] = (match[2], origin)
+    return parsed
+
+
+def _expected_failure(line: str) -> tuple[tuple[str, str, str], str]:
+    match = _EXPECTED.fullmatch(line.strip())
+    if not match or not (match[4] or "").strip():
+        what = "has no reason" if match else "cannot be read"
+        raise pytest.UsageError(f"saliency_expected_failures: {line!r} {what}; expected 'method/check: reason'")
+    return (match[1], match[2], match[3] or ""), match[4].strip()
+
+
+def _report_path(config: pytest.Config, name: str) -> Path | None:
+    if not name:
+        return None
+    if not name.endswith(".json"):
+        raise pytest.UsageError(f"--saliency-report {name}: expected a file that ends in .json")
+    return config.invocation_params.dir / name
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if not collects_checks(config):
+        return None
+    wanted = settings(config)
+    return f"saliency_checks: profile {wanted.profile}, device {wanted.device or 'auto'}, seed {wanted.seed}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse misspelt names before anything runs; here, because the conftest files have been read by now."""
+    config = session.config
+    wanted = settings(config)
+    by_flag = any(config.getoption(f"saliency_{name}") for name in ("method", "subject", "bound", "device"))
+    by_ini = collects_checks(config) and any((wanted.methods, wanted.subjects, wanted.bounds, wanted.expected_failures))
+    if (by_flag or by_ini) and not is_worker(config):
+        from saliency_checks.selection import BadSelection, Selection
+
+        try:
+            Selection.of(wanted)
+        except BadSelection as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def collects_checks(config: pytest.Config) -> bool:
+    """Whether the command line names the checks of this package, by module or by path."""
+    spec = find_spec(CHECKS_PACKAGE)
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    for arg in config.args:
+        name = str(arg).partition("::")[0]
+        if name == CHECKS_PACKAGE or name.startswith(CHECKS_PACKAGE + "."):
+            return True
+        path = config.invocation_params.dir / name
+        if folder and path.exists() and (path.resolve() == folder or folder in path.resolve().parents):
+            return True
+    return False
+
+
+def cell_of(nodeid: str) -> tuple[str, str, str] | None:
+    """(check, method, subject) of a test that is one of ours, read from its id."""
+    match = _CELL.search(nodeid)
+    return (match[1], match[2], match[3]) if match else None
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Let the cases of ``parametrize_with_checks`` take this run's settings and leave their results."""
+    run = sys.modules.get("saliency_checks.run")
+    for name, value in pyfuncitem.funcargs.items() if run else ():
+        if type(value) is run.Case:  # type: ignore[union-attr]
+            from saliency_checks.judging import PytestCase
+
+            pyfuncitem.funcargs[name] = PytestCase.of(cast(Any, value), pyfuncitem)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the checks of one method and subject on one worker, so that its maps are computed once."""
+    if not collects_checks(config) or _dist_was_chosen(config):
+        return None
+    from saliency_checks.scheduling import CellScheduling
+
+    return CellScheduling(config, log)
+
+
+def _dist_was_chosen(config: pytest.Config) -> bool:
+    if config.getoption("dist") != "load":  # -n alone means load
+        return True
+    given = [
+        *config.invocation_params.args,
+        *config.getini("addopts"),
+        *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
+    ]
+    return any(str(arg) == "-d" or str(arg).startswith("--dist") for arg in given)
+
+
+@contextmanager
+def live(config: pytest.Config) -> Iterator[Callable[[str], None]]:
+    """A callback for progress: a line on a terminal, behind what pytest has printed; a plain one elsewhere."""
+    from saliency_checks.report.live import Line, Plain
+
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    writer = config.get_terminal_writer()
+    on_terminal = not is_worker(config) and reporter is not None and reporter.isatty
+
+    def write(text: str) -> None:
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            print(text, end="", file=sys.stdout if on_terminal else sys.stderr, flush=True)
+
+    if on_terminal:
+        line: Line | Plain = Line(write, room=lambda: writer.fullwidth - writer.width_of_current_line - 2)
+    else:
+        line = Plain(write, who=f"saliency_checks {os.environ.get('PYTEST_XDIST_WORKER', '')}".rstrip())
+    try:
+        yield line
+    finally:
+        line.erase()
+
+
+class _Collector:
+    """Gathers the results on the controller, writes the report and the summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from saliency_checks.report import Report
+
+        self.config = config
+        self.report = Report()
+        self.written = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = {str(name): value for name, value in report.user_properties}
+        if report.when == "call" and RESULT in properties:
+            self.report.add_json(str(properties[RESULT]), expected=str(properties.get(EXPECTED, "")))
+            self.report.devices.add(str(properties.get(DEVICE, "")))
+        elif report.failed and report.when != "teardown" and (cell := cell_of(report.nodeid)):
+            # A worker that died, or a set-up that failed, measured nothing: that is an error, never a gap.
+            self.report.add_error(*cell, message=report.longreprtext)
+
+    def pytest_sessionfinish(self) -> None:
+        wanted = settings(self.config)
+        if wanted.report and (self.report.rows or collects_checks(self.config)) and not self.config.option.collectonly:
+            from saliency_checks.report import json
+
+            json.write(self.report, wanted.report, profile=wanted.profile, seed=wanted.seed)
+            self.written = str(wanted.report)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.report.rows:
+            return
+        from saliency_checks.report import terminal
+
+        writer = self.config.get_terminal_writer()
+        terminalreporter.section("saliency checks", sep="=")
+        for line in terminal.summary(self.report, width=writer.fullwidth, report_file=self.written):
+            for text, markup in line:
+                writer.write(text, **markup)
+            writer.line()

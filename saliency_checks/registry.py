@@ -1,0 +1,139 @@
+"""Names -> objects: the built-in entries, the user's own, entry points and ``package.module:attribute``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+KINDS = ("methods", "metrics", "checks", "subjects")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+# What each kind's built-in entries are registered by. Imported on first use: they import torch.
+_BUILT_IN = {
+    "methods": "saliency_checks.methods",
+    "metrics": "saliency_checks.metrics",
+    "subjects": "saliency_checks.fixtures",
+}
+_entries: dict[str, dict[str, Any]] = {kind: {} for kind in _BUILT_IN}
+_loaded: set[str] = set()
+
+
+class UnknownName(LookupError):
+    """A name that no registry entry, entry point or importable attribute answers to."""
+
+
+class DuplicateName(ValueError):
+    """Two different objects that want the same name."""
+
+
+def slug(text: str) -> str:
+    """A name that is safe in test ids: ``SmoothIG`` -> ``smooth_ig``."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text).lower()
+    clean = re.sub(r"[^a-z0-9_]+", "_", snake).strip("_")
+    return clean if NAME.fullmatch(clean) else f"m_{clean}".rstrip("_")
+
+
+def check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: expected {NAME.pattern} (it becomes part of a test id); try {slug(name)!r}")
+    return name
+
+
+def register(kind: str, name: str, entry: Any, *, origin: str = "") -> Any:
+    """Add ``entry``; the same definition again (a reloaded module) replaces itself, another one is refused."""
+    _load_built_in(kind)
+    known = _entries[kind].get(check_name(name))
+    if known is not None and known[1] != origin:
+        raise DuplicateName(f"{kind[:-1]} {name!r} is already registered by {known[1]}; give {origin} another name")
+    _entries[kind][name] = (entry, origin)
+    return entry
+
+
+def names(kind: str) -> list[str]:
+    """Sorted names of one kind: ``methods``, ``metrics``, ``checks`` (metrics that have a bound) or ``subjects``."""
+    _check_kind(kind)
+    if kind == "checks":
+        return [name for name in names("metrics") if get("metrics", name).bound is not None]
+    _load_built_in(kind)
+    return sorted({*_entries[kind], *_entry_points(kind)})
+
+
+def own(kind: str) -> list[str]:
+    """Sorted names that the user registered, beside the built-in ones."""
+    _load_built_in(kind)
+    return sorted(name for name, (_, origin) in _entries[kind].items() if not origin.startswith("saliency_checks."))
+
+
+def entries(kind: str) -> dict[str, Any]:
+    """Everything that was registered so far, by name; entry points only once they are loaded."""
+    _load_built_in(kind)
+    return {name: entry for name, (entry, _) in _entries[kind].items()}
+
+
+def get(kind: str, name: str) -> Any:
+    """The entry behind a registered name or ``package.module:attribute``.
+
+    Raises:
+        UnknownName: says what was looked for, and the nearest names.
+    """
+    _check_kind(kind)
+    if ":" in name:
+        return load(name)
+    store = "metrics" if kind == "checks" else kind
+    _load_built_in(store)
+    if name in _entries[store]:
+        return _entries[store][name][0]
+    points = _entry_points(store)
+    if name in points:
+        return points[name].load()
+    near = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names(kind))}"
+    raise UnknownName(f"unknown {kind[:-1]} {name!r}; {hint} (an own one is named package.module:attribute)")
+
+
+def load(path: str) -> Any:
+    """Import ``package.module:attribute``."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise UnknownName(
+                f"{path!r}: no module named {error.name!r}; is its folder the current one, or on PYTHONPATH?"
+            ) from error
+        raise
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UnknownName(f"{path!r}: {module_name} has no attribute {part!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
+
+
+def _load_built_in(kind: str) -> None:
+    """Import what registers the built-in entries, once; they arrive here through ``register``."""
+    if kind in _loaded:
+        return
+    _loaded.add(kind)  # first: the imports below call register()
+    try:
+        importlib.import_module(_BUILT_IN[kind])
+    except BaseException:
+        _loaded.discard(kind)  # otherwise the next call would find an empty registry and no error
+        raise
+
+
+def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=f"saliency_checks.{kind}")}
+
+
+Adapter = Callable[[Any], Any]

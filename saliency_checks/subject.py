@@ -1,0 +1,228 @@
+"""Subject: what is explained, and what ground truth it can offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from saliency_checks import registry
+
+OFFERS = {
+    "gradient": "a model that autograd can differentiate",
+    "baseline": "a value that means absent",
+    "conv": "convolutional layers",
+    "truth": "a mask of the pixels that cause the class, and masks of exchangeable decoys",
+    "removal": "inputs from which the cause can be removed, and the class with it",
+    "contrast": "inputs with the causes of two classes",
+    "randomization": "a trained model whose weights may be drawn again",
+    "twins": "models trained on the same task and on permuted labels",
+    "natural": "images on which deletion and insertion may be judged",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Inputs that hold the causes of two classes at once.
+
+    Attributes:
+        inputs: images (N, C, H, W).
+        targets: the two classes of each image (N, 2).
+        sites: the mask of each class's own cause (N, 2, H, W).
+    """
+
+    inputs: Float[Tensor, "n c h w"]
+    targets: Int[Tensor, "n 2"]
+    sites: Bool[Tensor, "n 2 h w"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins:
+    """Models of one architecture that memorised the same images, under true and under permuted labels.
+
+    Attributes:
+        same: two or more models trained on the true labels, from different seeds; the first one is the reference.
+        permuted: models trained on permuted labels.
+        inputs: training images to explain (N, C, H, W).
+        targets: their true classes (N,).
+    """
+
+    same: tuple[nn.Module, ...]
+    permuted: tuple[nn.Module, ...]
+    inputs: Float[Tensor, "n c h w"]
+    targets: Int[Tensor, " n"]
+
+
+class Unqualified(Exception):
+    """A subject that does not meet a check's precondition: the check is skipped with this reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, images, the classes to explain, and what is known about them.
+
+    Attributes:
+        model: classifier from (N, C, H, W) to logits (N, K); it is explained in eval mode.
+        inputs: all images that may be drawn (N, C, H, W), as the model takes them.
+        targets: the class to explain for each image (N,), int64.
+        name: lower-case identifier; part of the result's key.
+        absent: the value of a pixel that holds nothing (a number or one per channel); default the images' mean.
+        truth: mask of the pixels that cause the target class (N, H, W).
+        decoys: masks of the exchangeable pixels that do not (N, D, H, W).
+        contrast: images with two causes.
+        removable: whether deleting the truth takes the class away (verified by whoever built the subject).
+        natural: whether deletion and insertion may be judged on these images.
+        twins: builds the label-permuted and the same-task twins when first needed.
+        replicas: builds further subjects of the same recipe (other training seeds, other images); with this
+            one they are the clusters, and the worst is judged.
+        facts: numbers that were measured when the subject was built, such as its accuracy; for reports.
+    """
+
+    model: nn.Module
+    inputs: Float[Tensor, "n c h w"]
+    targets: Int[Tensor, " n"]
+    name: str = field(default="subject", kw_only=True)
+    absent: float | tuple[float, ...] | None = field(default=None, kw_only=True)
+    truth: Bool[Tensor, "n h w"] | None = field(default=None, repr=False, kw_only=True)
+    decoys: Bool[Tensor, "n d h w"] | None = field(default=None, repr=False, kw_only=True)
+    contrast: Contrast | None = field(default=None, repr=False, kw_only=True)
+    removable: bool = field(default=False, kw_only=True)
+    natural: bool = field(default=True, kw_only=True)
+    twins: Callable[[], Twins] | None = field(default=None, repr=False, kw_only=True)
+    replicas: tuple[Callable[[], Subject], ...] = field(default=(), repr=False, kw_only=True)
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+    cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        registry.check_name(self.name)
+        n = len(self.inputs)
+        if self.inputs.ndim != 4 or not self.inputs.is_floating_point():
+            raise ValueError(
+                f"subject {self.name!r}: inputs are {self.inputs.dtype} {tuple(self.inputs.shape)}, expected floating"
+                " point (N, C, H, W), as the model takes them"
+            )
+        if self.targets.shape != (n,) or self.targets.is_floating_point():
+            raise ValueError(
+                f"subject {self.name!r}: targets are {self.targets.dtype} {tuple(self.targets.shape)}, expected"
+                f" integers ({n},): one class index per image"
+            )
+        spatial = tuple(self.inputs.shape[-2:])
+        if self.truth is not None and tuple(self.truth.shape) != (n, *spatial):
+            raise ValueError(
+                f"subject {self.name!r}: truth is {tuple(self.truth.shape)}, expected booleans {(n, *spatial)}"
+            )
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What checks may ask of this subject: names from ``OFFERS``."""
+        held = {
+            "gradient": True,
+            "baseline": True,
+            "randomization": True,
+            "conv": any(isinstance(module, nn.Conv2d) for module in self.model.modules()),
+            "truth": self.truth is not None and self.decoys is not None,
+            "removal": self.truth is not None and self.removable,
+            "contrast": self.contrast is not None,
+            "twins": self.twins is not None,
+            "natural": self.natural,
+        }
+        return frozenset(name for name, is_held in held.items() if is_held)
+
+    @property
+    def absent_value(self) -> Float[Tensor, "1 c 1 1"]:
+        """The value that means "nothing here", per channel."""
+        channels = self.inputs.shape[1]
+        if self.absent is None:
+            return self.inputs.mean(dim=(0, 2, 3)).view(1, channels, 1, 1)
+        value = torch.as_tensor(self.absent, dtype=self.inputs.dtype, device=self.inputs.device)
+        return value.expand(channels).view(1, channels, 1, 1)
+
+    def members(self, replicas: int) -> tuple[Subject, ...]:
+        """This subject and up to ``replicas`` further ones of its recipe, each built once."""
+        built: list[Subject] = self.cache.setdefault("replicas", [])
+        built.extend(build() for build in self.replicas[len(built) : replicas])
+        return (self, *built[:replicas])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectFactory:
+    """A registered subject: its name and what it offers are known before it is built.
+
+    Attributes:
+        build: makes the subject; called once per process, when first needed.
+        offers: what it will at least offer.
+        exact: it offers nothing else, so cells that need more can be left out without building it.
+        profiles: the profiles that include it by default.
+    """
+
+    name: str
+    build: Callable[[], Subject]
+    offers: frozenset[str]
+    exact: bool = False
+    profiles: frozenset[str] = frozenset({"quick", "standard", "thorough"})
+
+    def __call__(self) -> Subject:
+        subject = self.build()
+        if not isinstance(subject, Subject):
+            raise TypeError(
+                f"subject {self.name!r}: its function returned {type(subject).__name__}, expected"
+                " sc.Subject(model, inputs, targets)"
+            )
+        missing = self.offers - subject.offers
+        if missing:
+            raise ValueError(
+                f"subject {self.name!r} is declared to offer {', '.join(sorted(missing))} but does not: "
+                + "; ".join(f"{name} means {OFFERS[name]}" for name in sorted(missing))
+            )
+        return replace(subject, name=self.name)
+
+
+@overload
+def subject(build: Callable[[], Subject], /) -> SubjectFactory: ...
+@overload
+def subject(
+    *, name: str | None = None, offers: Iterable[str] = (), exact: bool = False, profiles: Iterable[str] | None = None
+) -> Callable[[Callable[[], Subject]], SubjectFactory]: ...
+def subject(
+    build: Callable[[], Subject] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    offers: Iterable[str] = (),
+    exact: bool = False,
+    profiles: Iterable[str] | None = None,
+) -> Any:
+    """Register a function that builds a :class:`Subject`; it is called when first needed.
+
+    What a subject offers is read from the one that was built; declaring it catches mistakes.
+
+    Args:
+        name: default the function's own name.
+        offers: what the subject must offer, from ``OFFERS``.
+        exact: it offers nothing else: checks that need more are not collected for it.
+        profiles: the profiles that run it by default: all of them.
+    """
+    unknown = set(offers) - set(OFFERS)
+    if unknown:
+        raise ValueError(f"offers {sorted(unknown)}: expected names from {sorted(OFFERS)}")
+
+    def register(build: Callable[[], Subject]) -> SubjectFactory:
+        factory = SubjectFactory(
+            name=name or build.__name__,
+            build=build,
+            offers=frozenset(offers),
+            exact=exact,
+            profiles=frozenset(profiles or ("quick", "standard", "thorough")),
+        )
+        origin = f"{build.__module__}:{build.__qualname__}"
+        registered: SubjectFactory = registry.register("subjects", factory.name, factory, origin=origin)
+        return registered
+
+    return register if build is None else register(build)

@@ -1,0 +1,71 @@
+"""Which device a process takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from saliency_checks import device
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "available", lambda: ["cuda:0", "cuda:1", "cuda:2", "cpu"])
+    monkeypatch.delenv(device.WORKER, raising=False)
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("name", "worker", "expected"),
+    [
+        ("auto", None, "cuda:0"), (None, None, "cuda:0"), ("cuda", "gw1", "cuda:1"), ("auto", "gw4", "cuda:1"),
+        ("cuda", "master", "cuda:0"), ("cuda:2", "gw0", "cuda:2"), ("cpu", "gw1", "cpu"),
+    ],
+)  # fmt: skip
+def test_workers_share_the_devices_evenly(name: str | None, worker: str | None, expected: str) -> None:
+    assert device.pick(name, worker=worker) == torch.device(expected)
+
+
+def test_the_environment_names_the_worker(three_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(device.WORKER, "gw5")
+    assert device.pick("auto") == torch.device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "mps", "tpu"])
+def test_a_device_that_is_not_there_is_an_error_that_says_what_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "available", lambda: ["cpu"])
+    with pytest.raises(ValueError, match=rf"'{name}' is not available: .* sees cpu"):
+        device.pick(name)
+
+
+def test_auto_is_a_device_of_this_machine() -> None:
+    torch.ones(1, device=device.pick("auto"))
+
+
+def test_one_thread_in_an_xdist_worker_and_else_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.delenv(device.WORKER, raising=False)
+    device.prepare(torch.device("cpu"))
+    assert asked == []
+    monkeypatch.setenv(device.WORKER, "gw0")
+    device.prepare(torch.device("cpu"))
+    device.prepare(torch.device("cpu"), threads=3)
+    assert asked == [1, 3]
+
+
+def test_cuda_is_made_repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    try:
+        device.prepare(torch.device("cuda:0"))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.benchmark
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cuda.matmul.allow_tf32 = before[1]
