@@ -17,9 +17,12 @@ import torch
 from torch import nn
 
 from saliency_checks import registry
+from saliency_checks.case import applicable, default_subjects
+from saliency_checks.loading import build_subject
 from saliency_checks.method import as_method
 from saliency_checks.perturbation import engine, outputs
-from saliency_checks.run import PROFILES, applicable, build_subject, default_subjects, run
+from saliency_checks.profile import PROFILES
+from saliency_checks.run import run
 from saliency_checks.subject import SubjectFactory
 
 

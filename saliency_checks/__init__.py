@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saliency_checks.case import parametrize_with_checks as parametrize_with_checks
     from saliency_checks.method import Method as Method
     from saliency_checks.method import method as method
     from saliency_checks.metric import Metric as Metric
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from saliency_checks.result import CheckFailed as CheckFailed
     from saliency_checks.result import Result as Result
     from saliency_checks.run import measure as measure
-    from saliency_checks.run import parametrize_with_checks as parametrize_with_checks
     from saliency_checks.run import run as run
     from saliency_checks.subject import Contrast as Contrast
     from saliency_checks.subject import Subject as Subject
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from saliency_checks.verdict import Bound as Bound
 
 _ROOMS = {
+    "case": ("parametrize_with_checks",),
     "method": ("Method", "method"),
     "metric": ("Metric", "metric"),
     "registry": ("get", "names"),
     "result": ("CheckFailed", "Result"),
-    "run": ("measure", "parametrize_with_checks", "run"),
+    "run": ("measure", "run"),
     "subject": ("Contrast", "Subject", "Twins", "subject"),
     "verdict": ("Bound",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,15 +41,20 @@ class BoundInstance(TypeError):
     """An explainer that already holds one model: it would silently go on explaining that one."""
 
 
-def adapt(spec: Any) -> Explain:
+def adapt(spec: Any, *, baseline: bool = False) -> Explain:
     """The explain function of a function (model, inputs, targets), a captum class or a factory.
+
+    Args:
+        spec: what explains.
+        baseline: it is given a fourth argument, the value that means absent (1, C, 1, 1); captum's explainers
+            get it in the inputs' shape.
 
     Raises:
         BoundInstance: for an explainer that was already given its model.
         TypeError: for anything else that cannot explain; the text says what is missing.
     """
     if inspect.isclass(spec):
-        return _from_class(spec)
+        return _from_class(spec, baseline)
     holder = _holder(spec)
     if isinstance(holder, nn.Module):
         raise BoundInstance(
@@ -65,7 +70,7 @@ def adapt(spec: Any) -> Explain:
         raise BoundInstance(f"{spec!r} holds one model and cannot be given others; leave its model argument open")
     if _is_factory(spec):
         return _from_factory(lambda model, inputs: spec(model))
-    return _from_function(spec)
+    return _from_function(spec, baseline)
 
 
 def needs_layer(spec: Any) -> bool:
@@ -132,7 +137,8 @@ def _bind(
         given = ", ".join(map(str, parameters))
         raise TypeError(f"{name} takes ({given}), which leaves no place for {' and '.join(homeless)}")
     if missing := [p.name for p in parameters if _is_required(p) and p not in places.values()]:
-        raise TypeError(f"{name} also requires {', '.join(map(repr, missing))}")
+        hint = "; needs={'baseline'} supplies it" if all(_role(other) in BASELINE for other in missing) else ""
+        raise TypeError(f"{name} also requires {', '.join(map(repr, missing))}{hint}")
     positional = [role for role, p in places.items() if p.kind is Parameter.POSITIONAL_ONLY]
     positional.sort(key=lambda role: parameters.index(places[role]))
     keywords = {
@@ -177,10 +183,10 @@ def _is_factory(spec: Callable[..., Any]) -> bool:
     )
 
 
-def _from_function(function: Callable[..., Any]) -> Explain:
+def _from_function(function: Callable[..., Any], baseline: bool) -> Explain:
     name, parameters = _name(function), _parameters(function)
     try:
-        _bind(parameters, name, dict.fromkeys(ARGUMENTS))
+        _bind(parameters, name, dict.fromkeys([*ARGUMENTS, *BASELINE] if baseline else ARGUMENTS))
     except TypeError as error:
         if _places(parameters, ARGUMENTS, by_name=False).keys() == {"inputs", "targets"}:
             raise _bound(_holder(function)) from None
@@ -213,7 +219,7 @@ def _bound(holder: Any) -> BoundInstance:
     )
 
 
-def _from_class(cls: type) -> Explain:
+def _from_class(cls: type, baseline: bool) -> Explain:
     """``cls(model)`` or ``cls(model, layer)``, then as a factory; what is missing is said at once."""
     parameters, name = _parameters(cls), cls.__name__
     calls = [vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)]
@@ -228,7 +234,8 @@ def _from_class(cls: type) -> Explain:
     line = f"lambda model, inputs, targets: {name}(model{', layer' if layer else ''})"
     try:
         _bind(plain, name, {"model": None})
-        _bind(_parameters(call)[1:], f"{name}.attribute", {"inputs": None, "targets": None}, by_name=True)
+        roles = ["inputs", "targets", *BASELINE] if baseline else ["inputs", "targets"]
+        _bind(_parameters(call)[1:], f"{name}.attribute", dict.fromkeys(roles), by_name=True)
     except TypeError as error:
         raise TypeError(f"{error}; pass {line}.attribute(inputs, target=targets, ...) with it filled in") from None
 
@@ -253,10 +260,10 @@ class ClassScore:
 
 
 def _from_factory(build: Callable[[nn.Module, Tensor], Any]) -> Explain:
-    def explain(model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
+    def explain(model: nn.Module, inputs: Tensor, targets: Tensor, **given: Tensor) -> Any:
         explainer = build(model, inputs)
         try:
-            return _attributions(explainer, inputs, targets)
+            return _attributions(explainer, inputs, targets, given)
         finally:  # pytorch-grad-cam's hooks live as long as its object, and a traceback keeps that alive
             if callable(release := getattr(getattr(explainer, "activations_and_grads", None), "release", None)):
                 release()
@@ -264,13 +271,14 @@ def _from_factory(build: Callable[[nn.Module, Tensor], Any]) -> Explain:
     return explain
 
 
-def _attributions(explainer: Any, inputs: Tensor, targets: Tensor) -> Any:
+def _attributions(explainer: Any, inputs: Tensor, targets: Tensor, given: dict[str, Tensor]) -> Any:
     call = getattr(explainer, "attribute", explainer)
     kind = type(explainer).__name__
     if not callable(call):
         raise TypeError(f"the factory returned {kind}, expected an object with .attribute or a call")
     parameters = _parameters(call)
     values: dict[str, Any] = {"inputs": inputs, "targets": targets}
+    values |= {role: value.expand_as(inputs) for role, value in given.items()}
     if any(p.name == "input_tensor" for p in parameters):  # pytorch-grad-cam takes one callable per image
         values["targets"] = [ClassScore(int(target)) for target in targets]
     args, kwargs = _bind(parameters, f"{kind}.attribute" if call is not explainer else kind, values, by_name=True)

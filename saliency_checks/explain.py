@@ -292,9 +292,7 @@ def model_maps(
         if block is None:
             rows = slice(first, first + BLOCK)
             key_seed = derive(method.name, subject.name, seed, stream, first)
-            block = explain(
-                method, model, inputs[rows], targets[rows], baseline=subject.absent_value, seed=key_seed
-            )
+            block = explain(method, model, inputs[rows], targets[rows], baseline=subject.absent_value, seed=key_seed)
             if keep:
                 subject.cache[key] = block
         blocks.append(block)

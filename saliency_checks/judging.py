@@ -10,10 +10,11 @@ import pytest
 
 from saliency_checks import device as devices
 from saliency_checks import fixtures, plugin, registry
+from saliency_checks.case import Case
 from saliency_checks.method import Method
 from saliency_checks.report import junit
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Result
-from saliency_checks.run import Case, run
+from saliency_checks.run import run
 from saliency_checks.selection import BadSelection, Selection
 
 BREACH = "contract: "  # how the message of a method that breaks the explain contract begins
@@ -85,7 +86,8 @@ def _prepare_device(config: pytest.Config) -> None:
     """Here and not at collection, which must not probe for GPUs."""
     if _DEVICE not in config.stash:
         config.stash[_DEVICE] = devices.pick(plugin.settings(config).device).type
-        devices.prepare(devices.pick(plugin.settings(config).device))
+        # One thread, with or without workers: their number must not change the last digits.
+        devices.prepare(devices.pick(plugin.settings(config).device), threads=1)
 
 
 def _again(chosen: Selection, profile: str, result: Result) -> str:

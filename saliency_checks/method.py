@@ -137,7 +137,8 @@ def _made(spec: Any, fields: Mapping[str, Any]) -> Method:
     defaults: dict[str, Any] = {"name": _name(spec), "source": spec}
     if needs_layer(spec):
         defaults["needs"] = frozenset({"conv"})
-    return Method(explain=adapt(spec), **defaults | _normal(fields))
+    made = defaults | _normal(fields)
+    return Method(explain=adapt(spec, baseline="baseline" in made.get("needs", ())), **made)
 
 
 def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:

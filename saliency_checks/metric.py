@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,9 @@ from saliency_checks import registry
 from saliency_checks.method import Method
 from saliency_checks.subject import Subject
 from saliency_checks.verdict import Bound
+
+# More constant or all-zero maps than this are a failure whatever the score is.
+MOST_DEGENERATE = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class Scores:
 
     @property
     def n(self) -> int:
-        return self.values.shape[-1]
+        return int(self.values.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,14 @@ class Metric:
     meaning: str = ""
     if_fails: tuple[str, ...] = ()
     summary: str = ""
+
+    def inapplicable(self, method: Method, offers: Iterable[str], subject: str) -> str:
+        """Why this measurement says nothing of ``method`` on a subject that offers these, or ""."""
+        if missing := sorted(self.needs - frozenset(offers)):
+            return f"{self.name} needs {', '.join(missing)}; {subject} offers none"
+        if missing := sorted(method.needs - frozenset(offers) - {"baseline"}):  # every subject has an absent value
+            return f"{method.name} needs {', '.join(missing)}; {subject} offers none"
+        return self.applies(method)
 
 
 def metric(

@@ -177,7 +177,7 @@ def pytest_collection(session: pytest.Session) -> None:
 def collects_checks(config: pytest.Config) -> bool:
     """Whether the command line names the checks of this package, by module or by path."""
     spec = find_spec(CHECKS_PACKAGE)
-    folder = Path(spec.origin).parent if spec and spec.origin else None
+    folder = Path(spec.origin).resolve().parent if spec and spec.origin else None
     for arg in config.args:
         name = str(arg).partition("::")[0]
         if name == CHECKS_PACKAGE or name.startswith(CHECKS_PACKAGE + "."):
@@ -196,9 +196,9 @@ def cell_of(nodeid: str) -> tuple[str, str, str] | None:
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     """Let the cases of ``parametrize_with_checks`` take this run's settings and leave their results."""
-    run = sys.modules.get("saliency_checks.run")
-    for name, value in pyfuncitem.funcargs.items() if run else ():
-        if type(value) is run.Case:  # type: ignore[union-attr]
+    case = sys.modules.get("saliency_checks.case")
+    for name, value in pyfuncitem.funcargs.items() if case else ():
+        if type(value) is case.Case:  # type: ignore[union-attr]
             from saliency_checks.judging import PytestCase
 
             pyfuncitem.funcargs[name] = PytestCase.of(cast(Any, value), pyfuncitem)
@@ -232,7 +232,6 @@ def live(config: pytest.Config) -> Iterator[Callable[[str], None]]:
 
     capture = config.pluginmanager.getplugin("capturemanager")
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    writer = config.get_terminal_writer()
     on_terminal = not is_worker(config) and reporter is not None and reporter.isatty
 
     def write(text: str) -> None:
@@ -240,6 +239,7 @@ def live(config: pytest.Config) -> Iterator[Callable[[str], None]]:
             print(text, end="", file=sys.stdout if on_terminal else sys.stderr, flush=True)
 
     if on_terminal:
+        writer = config.get_terminal_writer()
         line: Line | Plain = Line(write, room=lambda: writer.fullwidth - writer.width_of_current_line - 2)
     else:
         line = Plain(write, who=f"saliency_checks {os.environ.get('PYTEST_XDIST_WORKER', '')}".rstrip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ def weighted_layers(model: nn.Module, inputs: Float[Tensor, "n c h w"]) -> list[
     """
     called: list[str] = []
     handles = [
-        module.register_forward_pre_hook(lambda m, args, name=name: called.append(name))  # type: ignore[misc]
+        module.register_forward_pre_hook(lambda m, args, name=name: called.append(name))
         for name, module in model.named_modules()
     ]
     try:
@@ -52,7 +53,7 @@ def blocks(model: nn.Module, inputs: Float[Tensor, "n c h w"], most: int = MOST_
         raise Unqualified("the model has no parameters, so there is nothing to randomise")
     count = min(most, len(layers))
     edges = [round(i * len(layers) / count) for i in range(count + 1)]
-    return [tuple(layers[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [tuple(layers[start:stop]) for start, stop in pairwise(edges)]
 
 
 def reinitialise(

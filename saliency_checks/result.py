@@ -90,6 +90,8 @@ class Result:
         if self.score is None:
             return f"Result({self.key}: {self.verdict}, {self.message.splitlines()[0] if self.message else ''})"
         bound = f" {self.bound}" if self.bound else ""
-        return f"Result({self.key}: {self.score:.2f} [{self.low:.2f}, {self.high:.2f}]{bound}, {self.verdict}, n={self.n})"
+        return (
+            f"Result({self.key}: {self.score:.2f} [{self.low:.2f}, {self.high:.2f}]{bound}, {self.verdict}, n={self.n})"
+        )
 
     __repr__ = __str__

@@ -9,11 +9,26 @@ from saliency_checks.plugin import cell_of
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """One work unit per method and subject; every test that is not ours is a unit of its own."""
+    """One work unit per method and subject; every test that is not ours is a unit of its own.
+
+    A worker stays with a subject while it can: the controls are measured once per subject and process.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         cell = cell_of(nodeid)
         return f"{cell[2]}-{cell[1]}" if cell else nodeid
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        mine = {_subject(scope) for scope in self.assigned_work.get(node, ())}
+        others = {
+            _subject(scope) for other, units in self.assigned_work.items() if other is not node for scope in units
+        }
+
+        def distance(scope: str) -> tuple[bool, bool]:
+            return _subject(scope) not in mine, _subject(scope) in others
+
+        self.workqueue.move_to_end(min(self.workqueue, key=distance), last=False)
+        super()._assign_work_unit(node)
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Give the unfinished tests of a dead worker to others, but not the one that killed it.
@@ -30,3 +45,7 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         for other in self.assigned_work:
             self._reschedule(other)
         return str(killer)
+
+
+def _subject(scope: str) -> str:
+    return "" if "::" in scope else scope.partition("-")[0]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from saliency_checks import device as devices
 from saliency_checks import registry
+from saliency_checks.case import applicable, default_methods, default_subjects
 from saliency_checks.method import Method, as_method
-from saliency_checks.run import applicable, default_methods, default_subjects
 from saliency_checks.subject import SubjectFactory
 from saliency_checks.verdict import Bound
 

@@ -76,6 +76,7 @@ class Subject:
         contrast: images with two causes.
         removable: whether deleting the truth takes the class away (verified by whoever built the subject).
         natural: whether deletion and insertion may be judged on these images.
+        randomizable: whether checks may draw the model's weights again (on copies).
         twins: builds the label-permuted and the same-task twins when first needed.
         replicas: builds further subjects of the same recipe (other training seeds, other images); with this
             one they are the clusters, and the worst is judged.
@@ -92,6 +93,7 @@ class Subject:
     contrast: Contrast | None = field(default=None, repr=False, kw_only=True)
     removable: bool = field(default=False, kw_only=True)
     natural: bool = field(default=True, kw_only=True)
+    randomizable: bool = field(default=True, kw_only=True)
     twins: Callable[[], Twins] | None = field(default=None, repr=False, kw_only=True)
     replicas: tuple[Callable[[], Subject], ...] = field(default=(), repr=False, kw_only=True)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
@@ -122,7 +124,7 @@ class Subject:
         held = {
             "gradient": True,
             "baseline": True,
-            "randomization": True,
+            "randomization": self.randomizable,
             "conv": any(isinstance(module, nn.Conv2d) for module in self.model.modules()),
             "truth": self.truth is not None and self.decoys is not None,
             "removal": self.truth is not None and self.removable,

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
+
 from saliency_checks.explain import validated
 from saliency_checks.method import Method
-from torch import Tensor, nn
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Break = Callable[[Explain, nn.Module, nn.Module], Explain]
@@ -114,7 +115,11 @@ def three_levels(maps: Tensor) -> Tensor:
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("argmin_target", on_targets(argmin), ("contract", "class_contrast")),
-    Mutant("fixed_target", on_targets(lambda m, x, t: torch.zeros_like(t)), ("contract", "class_contrast", "pixel_recovery")),
+    Mutant(
+        "fixed_target",
+        on_targets(lambda m, x, t: torch.zeros_like(t)),
+        ("contract", "class_contrast", "pixel_recovery"),
+    ),
     Mutant("neighbours_target", on_targets(lambda m, x, t: t.roll(1)), ("contract", "pixel_recovery")),
     Mutant("stale_original", stale_original, ("contract", "cascading_randomization", "label_permutation")),
     Mutant("stale_unrelated", stale_unrelated, ("contract", "cascading_randomization", "label_permutation")),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from saliency_checks import cache
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "mask": torch.tensor([True, False])}
@@ -43,7 +44,7 @@ class Maker:
         self.calls += 1
         return {name: tensor.clone() for name, tensor in WEIGHTS.items()}, dict(FACTS)
 
-    def load(self, recipe: object = Recipe(), data: str = "") -> cache.Stored:  # noqa: B008  (frozen)
+    def load(self, recipe: object = Recipe(), data: str = "") -> cache.Stored:
         return cache.load_or_make("net", recipe, self, like=WEIGHTS, data=data, report=self.said.append)
 
 

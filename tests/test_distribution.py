@@ -96,10 +96,8 @@ def run(bare: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[
 
 
 def test_the_installed_package_is_the_one_of_the_wheel(bare: Path, tmp_path: Path) -> None:
-    code = (
-        "import saliency_checks, saliency_checks.checks as c, saliency_checks.fixtures as f; f.data.embedded('test');"
-    )
-    code += "print(saliency_checks.__file__, c.__file__, f.__file__)"
+    code = "import saliency_checks as s, saliency_checks.checks as c, saliency_checks.fixtures.data as d;"
+    code += "d.embedded('test'); print(s.__file__, c.__file__, d.__file__)"
     done = run(bare, tmp_path, "python", "-c", code)
     assert done.returncode == 0, done.stderr
     assert all(Path(path).is_relative_to(bare.parent) for path in done.stdout.split())

@@ -8,8 +8,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from saliency_checks.explain import BLOCK, ContractError, derive, explain, model_maps, subject_maps, validated
 from torch import nn
+
+from saliency_checks.explain import BLOCK, ContractError, derive, explain, model_maps, subject_maps, validated
+
 from toys import constant, conv_net, detector, gradient, made, noise, plain_gradient, subject_of, white_noise
 
 INPUTS, TARGETS = noise(4, 3, seed=5), torch.arange(4)
@@ -251,7 +253,7 @@ def test_the_global_generators_go_on_as_if_nothing_had_happened(function):
 
 @pytest.mark.parametrize("library", ["torch", "numpy", "random"])
 def test_same_seed_same_map_and_other_seed_other_map(library):
-    draw = {"torch": lambda: torch.rand(1), "numpy": np.random.rand, "random": random.random}[library]  # noqa: NPY002
+    draw = {"torch": lambda: torch.rand(1), "numpy": np.random.rand, "random": random.random}[library]
 
     def shaky(m, x, t):
         return x * float(draw())
@@ -295,6 +297,26 @@ def test_maps_do_not_depend_on_what_was_asked_before_and_are_explained_once():
     whole = subject_maps(method, subject, 0, 70)
     assert torch.equal(whole[64:], last)
     assert sorted(calls) == [6, BLOCK, BLOCK]
+
+
+def test_blocks_draw_from_streams_of_their_own():
+    whole = subject_maps(white_noise, subject_of(conv_net(), 3, 2 * BLOCK), 0, 2 * BLOCK)
+    assert len(whole.flatten(1).unique(dim=0)) == 2 * BLOCK
+
+
+def test_what_absent_means_reaches_the_methods_that_need_it_and_no_others():
+    got = []
+
+    def look(m, x, t, baseline=None):
+        got.append(baseline)
+        return x
+
+    subject = subject_of(conv_net(), 3, 8, absent=(0.1, 0.2, 0.3))
+    needing = made(look, "needing", needs=frozenset({"baseline"}))
+    other = model_maps(needing, subject, conv_net(seed=1), subject.inputs, subject.targets, 0, 8, stream="other model")
+    assert torch.equal(subject_maps(needing, subject, 0, 8), other)
+    subject_maps(made(look, "other"), subject, 0, 8)
+    assert [None if b is None else b.flatten().tolist() for b in got] == [pytest.approx([0.1, 0.2, 0.3])] * 2 + [None]
 
 
 def test_streams_seeds_and_methods_of_one_name_do_not_share_maps():

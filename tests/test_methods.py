@@ -29,7 +29,7 @@ BUILT_IN = sorted(name for name, entry in METHODS.items() if entry.source.__modu
 CONTROLS = [name for name in BUILT_IN if METHODS[name].control]
 EXPLAINERS = [name for name in BUILT_IN if not METHODS[name].control]
 DETERMINISTIC = [name for name in BUILT_IN if not METHODS[name].stochastic]
-laws = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -129,14 +129,14 @@ def test_occlusion_of_a_linear_model_is_the_mean_over_the_windows_that_cover_a_p
     torch.testing.assert_close(occlusion(model, x, y, window=window, stride=stride), total / count)
 
 
-def test_occlusion_takes_about_a_hundred_windows_or_fewer_whatever_the_size():
+def test_occlusion_takes_some_two_hundred_windows_or_fewer_whatever_the_size():
     calls = []
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
     model.register_forward_hook(lambda m, args, out: calls.append(len(out)))
     for size in (8, 28, 32, 64, 224):
         calls.clear()
         occlusion(model, torch.rand(1, 1, size, size), torch.tensor([0]))
-        assert 9 < sum(calls) < 130, size
+        assert 9 < sum(calls) < 260, size
 
 
 def test_a_baseline_of_another_name_is_refused():
@@ -328,7 +328,13 @@ class Reused(nn.Module):
         return self.relu(z)
 
 
+def side_effect(z: torch.Tensor) -> torch.Tensor:
+    F.relu(z, inplace=True)
+    return z
+
+
 RELUS = {
+    "side effect": side_effect,
     "module": nn.ReLU(), "inplace module": nn.ReLU(inplace=True), "reused": Reused(),
     "functional": F.relu, "functional in place": lambda z: F.relu(z, inplace=True), "functional_": F.relu_,
     "method": lambda z: z.relu(), "method_": lambda z: z.relu_(), "torch": torch.relu, "torch_": torch.relu_,
@@ -465,20 +471,48 @@ def test_deep_lift_of_one_image_does_not_leak_into_another_where_nothing_differs
     torch.testing.assert_close(deep_lift(model, x, y, baseline=start), alone)
 
 
-@pytest.mark.parametrize("name", sorted({*claiming("saturation")}))
+def test_deep_lift_takes_the_derivative_where_a_unit_does_not_differ_from_the_baseline():
+    class Balance(nn.Module):
+        def forward(self, x):
+            return torch.sigmoid(x.flatten(1).sum(1, keepdim=True))
+
+    x, y = pair([2.0, -2.0]), torch.tensor([0])
+    torch.testing.assert_close(deep_lift(Balance(), x, y), pair([0.5, -0.5]))  # sigmoid'(0) = 1/4
+    torch.testing.assert_close(integrated_gradients(Balance(), x, y), pair([0.5, -0.5]))
+
+
+@pytest.mark.parametrize("name", claiming("saturation"))
 def test_an_image_that_is_the_baseline_gets_nothing(name):
     x = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
     assert not explain(name, convnet(), x, torch.tensor([0, 1])).any()
 
 
-def test_deep_lift_refuses_a_model_whose_nonlinearity_has_no_rule():
-    class Gated(nn.Module):
-        def forward(self, x):
-            z = x.flatten(1)
-            return z * z.roll(1, 1)
+class Gated(nn.Module):
+    def forward(self, x):
+        z = x.flatten(1)
+        return z * z.roll(1, 1)
 
+
+UNRULED = {
+    "product": Gated,
+    "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.LayerNorm(9), nn.ReLU(), nn.Linear(9, 4)),
+    "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.Softmax(1), nn.Linear(9, 4)),
+}
+
+
+@pytest.mark.parametrize("build", UNRULED.values(), ids=UNRULED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_deep_lift_refuses_a_model_whose_nonlinearity_has_no_rule(build, dtype):
+    model, x = randomised(build()).to(dtype), images().to(dtype)
     with pytest.raises(ValueError, match="has no rule here"):
-        deep_lift(Gated(), images(), torch.tensor([0, 1, 2]))
+        deep_lift(model, x, torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize("name", HARD_NETS)
+def test_deep_lift_takes_no_rounding_in_float32_for_a_missing_rule(name):
+    model, x, y = hard(name).float(), images().float(), torch.tensor([0, 1, 2])
+    deep_lift(model, x, y)
+    deep_lift(model, x, y, baseline=x * (1 + 1e-6))
 
 
 @pytest.mark.parametrize("rule", [guided_backprop, deep_lift])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from mutants import MUTANTS
+
 from saliency_checks import registry
 from saliency_checks.explain import explain
+
 from toys import conv_net, gradient, noise
 
 INPUTS, TARGETS = noise(6, 3, seed=2), torch.tensor([1, 2, 3, 1, 2, 3])

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from saliency_checks.explain import generator
 from saliency_checks.maps import random_orders
 from saliency_checks.perturbation import FILLS, engine, outputs
-from torch import nn
+
 from toys import conv_net, noise
 
 
@@ -44,7 +46,9 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.in
 
 
 @settings(max_examples=30)
-@given(sizes, st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 99), st.sampled_from([1, 7, 64, 10**6]))
+@given(
+    sizes, st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 99), st.sampled_from([1, 7, 64, 10**6])
+)
 def test_outputs_are_those_of_a_loop_over_images_steps_and_pixels(size, counts, seed, elements):
     n, c, h, w = size
     rng = torch.Generator().manual_seed(seed)

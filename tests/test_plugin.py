@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -323,12 +324,57 @@ def test_cells_are_read_from_test_ids(nodeid: str, cell: tuple[str, str, str] | 
     assert plugin.cell_of(nodeid) == cell
 
 
+class Worker:
+    """What the scheduler asks of a worker."""
+
+    shutting_down = False
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    def send_runtest_some(self, indexes: list[int]) -> None:
+        self.got += indexes
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def scheduler(nodeids: list[str], *workers: Worker) -> CellScheduling:
+    made = CellScheduling.__new__(CellScheduling)
+    made.log = lambda *_: None
+    made.collection = nodeids
+    made.registered_collections = OrderedDict((worker, nodeids) for worker in workers)
+    made.assigned_work = OrderedDict((worker, OrderedDict()) for worker in workers)
+    made.workqueue = OrderedDict()
+    for nodeid in nodeids:
+        made.workqueue.setdefault(made._split_scope(nodeid), OrderedDict())[nodeid] = False
+    return made
+
+
 def test_only_cells_are_grouped() -> None:
-    split = CellScheduling._split_scope
-    scheduler = CellScheduling.__new__(CellScheduling)
+    made = scheduler([])
     one, two = "test_sign.py::test_sign[a-b]", "x/test_complexity.py::test_complexity[a-b]"
-    assert split(scheduler, one) == split(scheduler, two)
-    assert split(scheduler, "test_mine.py::test_a") != split(scheduler, "test_mine.py::test_b")
+    assert made._split_scope(one) == made._split_scope(two)
+    assert made._split_scope("test_mine.py::test_a") != made._split_scope("test_mine.py::test_b")
+
+
+def test_a_worker_stays_with_its_subject_and_leaves_those_of_others() -> None:
+    one, two = Worker(), Worker()
+    cells = [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"), ("a", "z")]
+    made = scheduler([f"test_sign.py::test_sign[{method}-{subject}]" for method, subject in cells], one, two)
+    for worker in (one, two, one, two, two):
+        made._assign_work_unit(worker)
+    assert (one.got, two.got) == ([0, 1], [2, 3, 4])
+
+
+def test_the_test_that_killed_a_worker_is_not_given_to_the_next_one() -> None:
+    dead, alive = Worker(), Worker()
+    ids = [f"test_{check}.py::test_{check}[a-x]" for check in ("complexity", "contract", "sign")]
+    made = scheduler(ids, dead, alive)
+    made._assign_work_unit(dead)
+    made.assigned_work[dead]["x-a"][ids[0]] = True
+    assert made.remove_node(dead) == ids[1]
+    assert alive.got == [2]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from saliency_checks import randomization
 from saliency_checks.randomization import blocks, cascading, independent, reinitialise, weighted_layers
 from saliency_checks.subject import Unqualified
+
 from toys import conv_net, mlp, noise
-from torch import nn
 
 INPUTS = noise(40, 3, seed=4)
 
@@ -173,7 +175,7 @@ def test_a_model_that_cannot_be_copied_does_not_qualify_and_says_why():
         def __deepcopy__(self, memo):
             raise TypeError("holds a lock")
 
-    with pytest.raises(Unqualified, match="cannot be copied .*holds a lock.*copy.deepcopy"):
+    with pytest.raises(Unqualified, match=r"cannot be copied .*holds a lock.*copy\.deepcopy"):
         list(cascading(nn.Sequential(nn.Flatten(), Stubborn(192, 4)), INPUTS, 0))
 
 
@@ -298,7 +300,9 @@ def test_batch_norm_averages_over_more_than_one_batch_of_images():
 
 
 def test_dropout_does_not_act_while_batch_norm_is_recalibrated():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.9), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 4)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Dropout(0.9), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 4)
+    ).eval()
     reinitialise(model, ("2",), INPUTS, 0)
     with torch.no_grad():
         flat = model[0](INPUTS).transpose(0, 1).flatten(1)

@@ -228,6 +228,11 @@ def test_scores_that_cannot_be_judged_are_refused(values: Array, given: dict[str
         interval(values, **{"binary": False, "low_level": 0.025, "high_level": 0.025, "rng": rng, **given})
 
 
+def test_nearly_equal_scores_get_the_floor_on_both_sides() -> None:
+    low, high = limits(0.9 + np.linspace(-0.004, 0.004, 48))
+    assert (low, high) == pytest.approx((0.9 - FLOOR / 48, 0.9 + FLOOR / 48))
+
+
 # Looks
 
 
@@ -365,6 +370,17 @@ def test_as_many_images_as_advised_decide(k: int, bound: float) -> None:
     assert found.advice == f"about {found.n_needed} images would decide this"
     again = hits(round(k / 64 * found.n_needed), found.n_needed)
     assert verdict(again, Bound(">=", bound), binary=True).verdict == ("pass" if k / 64 >= bound else "fail")
+
+
+def test_a_pass_waits_for_the_slowest_group_and_a_fail_for_the_quickest() -> None:
+    def needed(*shares: int, error: float) -> int:
+        found = verdict(np.stack([hits(k, 64) for k in shares])[:, None], binary=True, error=error)
+        assert (found.verdict, found.n_needed is None) == ("inconclusive", False)
+        return found.n_needed or 0
+
+    assert needed(52, 54, error=0.05) == needed(52, error=0.05) > needed(54, error=0.05)
+    # two groups share the error of a FAIL
+    assert needed(42, 44, error=0.05) == needed(42, error=0.025) < needed(44, error=0.025)
 
 
 def test_advice_on_the_bound_is_that_images_do_not_help() -> None:

@@ -13,8 +13,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from saliency_checks import fixtures, vision
 from torch import nn
+
+from saliency_checks import fixtures, vision
 
 ROOT = Path(__file__).parent.parent
 MISMATCH = "operator torchvision::nms does not exist"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from saliency_checks.method import Method
-from saliency_checks.subject import Contrast, Subject
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from saliency_checks.method import Method
+from saliency_checks.subject import Contrast, Subject
 
 SIZE = 8
 CLASSES = 4
@@ -83,9 +84,7 @@ def conv_net(channels: int = 3, classes: int = CLASSES, *, seed: int = 0) -> nn.
 
 def mlp(channels: int = 1, classes: int = CLASSES, *, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(channels * SIZE * SIZE, 16), nn.Tanh(), nn.Linear(16, classes)
-    ).eval()
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * SIZE * SIZE, 16), nn.Tanh(), nn.Linear(16, classes)).eval()
 
 
 def subject_of(model: nn.Module, channels: int, n: int = 16, **fields: Any) -> Subject:

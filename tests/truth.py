@@ -1,6 +1,6 @@
 """What is expected of whom: one table, measured on subjects and images that played no part in choosing any setting.
 
-    python tests/truth.py [--split held_out|development] [--n N]      prints the measured table
+python tests/truth.py [--split held_out|development] [--n N]      prints the measured table
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 
 from saliency_checks import fixtures, registry
 from saliency_checks.fixtures.splits import DEVELOPMENT, HELD_OUT, Split
+from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
 from saliency_checks.methods.oracle import truth_oracle
-from saliency_checks.run import build_subject, run
 from saliency_checks.result import FAIL, INCONCLUSIVE, PASS, Result
+from saliency_checks.run import run
 from saliency_checks.subject import Subject
 
 # Where each check is judged. Recovery and its kin must hold in both hue roles.
@@ -33,7 +34,13 @@ COLUMNS = {
     "complexity": ("complexity", ("fashion_cnn",)),
 }
 SPLITS: dict[str, Split] = {"held_out": HELD_OUT, "development": DEVELOPMENT}
-MEANS = {"P": {PASS}, "F": {FAIL}, "o": {FAIL, INCONCLUSIVE}, "i": {PASS, INCONCLUSIVE}, "*": {PASS, FAIL, INCONCLUSIVE}}
+MEANS = {
+    "P": {PASS},
+    "F": {FAIL},
+    "o": {FAIL, INCONCLUSIVE},
+    "i": {PASS, INCONCLUSIVE},
+    "*": {PASS, FAIL, INCONCLUSIVE},
+}
 
 
 @cache
@@ -73,7 +80,12 @@ def main() -> None:
     for name in args.methods or ["oracle", *everybody]:
         cells = []
         for column in args.columns:
-            if name == "oracle" and COLUMNS[column][0] not in ("pixel_recovery", "planted_deletion", "class_contrast", "sign"):
+            if name == "oracle" and COLUMNS[column][0] not in (
+                "pixel_recovery",
+                "planted_deletion",
+                "class_contrast",
+                "sign",
+            ):
                 cells.append("")
                 continue
             result = verdict(column, name, args.split, args.n)

@@ -41,9 +41,10 @@ class LastActivation(TorchFunctionMode):
     signed=False,
     expected_failures={
         "deletion_insertion": "a map of a few cells spreads each over many pixels, so a pixel's rank says little"
-        " (Rong et al. 2022); planted_deletion judges it",
-        "label_permutation": "its ReLU leaves more than a tenth of the maps of twins that memorised all zero, and same-task"
-        " twins hardly agree on the rest (a gap of .13 +- .07 in our experiments)",
+        " (Rong et al. 2022); pixel_recovery is fair to it",
+        "planted_deletion": "the site's cell holds many pixels, which are deleted in no order; pixel_recovery is fair to it",
+        "label_permutation": "its ReLU leaves more than a tenth of the maps of twins that memorised all zero, and"
+        " same-task twins hardly agree on the rest (a gap of .13 +- .07 in our experiments)",
     },
     reference="Selvaraju et al. 2017, Grad-CAM, equations 1 and 2",
 )

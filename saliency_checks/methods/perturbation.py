@@ -49,12 +49,12 @@ def occlusion(
         inputs: images.
         targets: classes.
         baseline: what an occluded pixel holds; see :func:`~saliency_checks.methods.path.baseline_like`.
-        window: side in pixels; default a seventh of the image's shorter side, at least 3, which makes about
-            a hundred windows for an image of any size.
+        window: side in pixels; default a ninth of the image's shorter side, at least 3, which makes about
+            two hundred windows for an image of any size.
         stride: default two thirds of the window.
     """
     height, width = inputs.shape[-2:]
-    side = min(window or max(3, min(height, width) // 7), height, width)
+    side = min(window or max(3, min(height, width) // 9), height, width)
     step = min(stride or max(1, round(side * 2 / 3)), side)  # no pixel stays uncovered
     windows = _windows(height, width, side, step, inputs.device)
     start = baseline_like(inputs, baseline)

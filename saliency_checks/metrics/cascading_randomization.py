@@ -57,7 +57,8 @@ def _block(
     inputs, targets = subject.inputs[rows], subject.targets[rows]
     original = subject_maps(method, subject, rows.start, rows.start + len(inputs), seed=draw.seed)
     where = (inputs - subject.absent_value).abs().amax(1) > 1e-6
-    redraws, layers = [], []
+    redraws: list[Tensor] = []
+    layers: list[str] = []
     for redraw in range(draw.redraws):
         seed = derive(states.__name__, subject.name, draw.seed, redraw)
         steps, layers = [], []
@@ -77,10 +78,11 @@ def require_chance(subject: Subject, draw: Draw) -> None:
         subject.cache[key] = float(np.mean([_random_accuracy(subject, draw, i) for i in range(draw.redraws)]))
     shares = subject.targets.bincount().double() / len(subject)
     chance = float(shares.max())
-    if subject.cache[key] > chance + ABOVE_CHANCE:
+    accuracy: float = subject.cache[key]
+    if accuracy > chance + ABOVE_CHANCE:
         raise Unqualified(
-            f"the fully randomised model is still right on {subject.cache[key]:.0%} of the images (chance {chance:.0%}):"
-            " its layers are not what decides"
+            f"the fully randomised model is still right on {accuracy:.0%} of the images (chance {chance:.0%}): its"
+            " layers are not what decides"
         )
 
 

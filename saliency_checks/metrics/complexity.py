@@ -28,7 +28,7 @@ def entropy(method: Method, subject: Subject, draw: Draw) -> Scores:
     bound=">= 0.90",
     binary=True,
     n=96,
-    reference="Bhatt et al. 2020, equation 5; why only degeneracy: entropies of methods and of noise overlap completely",
+    reference="Bhatt et al. 2020, equation 5; only degeneracy: entropies of methods and of noise overlap",
     meaning="the map is the same everywhere: it distinguishes nothing",
     if_fails=("is the map constant, all zero, or flattened by a normalisation?", "is the gradient detached?"),
 )

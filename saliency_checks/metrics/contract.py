@@ -190,7 +190,11 @@ def leaves_the_random_generators(s: Setting) -> str:
     names = ("torch", "torch.cuda", "numpy", "random")
     pairs = [*zip(names, *after, strict=True)]
     seeded_ones = [name for name, one, two in pairs if name != "torch.cuda" and _equal(one, two)]
-    return f"the global generator of {', '.join(seeded_ones)} was seeded inside: draw from an own generator" if seeded_ones else ""
+    return (
+        f"the global generator of {', '.join(seeded_ones)} was seeded inside: draw from an own generator"
+        if seeded_ones
+        else ""
+    )
 
 
 def _equal(one: Any, two: Any) -> bool:
@@ -246,10 +250,11 @@ def contract(method: Method, subject: Subject, draw: Draw) -> Scores:
     with torch.no_grad(), untouched(subject.model):
         classes = subject.model(inputs[:1]).shape[-1]
     seed = derive("contract", method.name, draw.seed, "maps")
-    original = explain(method, subject.model, inputs, targets, seed=seed)
+    baseline = subject.absent_value
+    original = explain(method, subject.model, inputs, targets, baseline=baseline, seed=seed)
     setting = Setting(
-        method=method, model=subject.model, inputs=inputs, targets=targets, classes=classes, maps=original,
-        seed=draw.seed,
+        method=method, model=subject.model, inputs=inputs, targets=targets, classes=classes, baseline=baseline,
+        maps=original, seed=draw.seed,
     )  # fmt: skip
     breaches = [f"{clause.__name__}: {text}" for clause in CLAUSES if (text := clause(setting))]
     kept = np.ones(len(CLAUSES))

@@ -8,7 +8,9 @@ from saliency_checks.metrics.deletion_insertion import one_side
 from saliency_checks.subject import Subject
 
 
-@metric(readings=True, reference="Petsiuk et al. 2018, section 4.1", meaning="what ranks first does not bring the class")
+@metric(
+    readings=True, reference="Petsiuk et al. 2018, section 4.1", meaning="what ranks first does not bring the class"
+)
 def insertion(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Area between the map's curve and a random order's, showing most relevant pixels first on the absent value."""
     return one_side(1, "mean", method, subject, draw)

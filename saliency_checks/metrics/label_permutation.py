@@ -46,8 +46,7 @@ def label_permutation(method: Method, subject: Subject, draw: Draw) -> Scores:
     reference, *same = [explained(model, f"same {i}") for i, model in enumerate(twins.same)]
     ceiling = torch.stack([maps.similarity(reference, other, present) for other in same]).mean(0)
     permuted = [
-        maps.similarity(reference, explained(model, f"permuted {i}"), present)
-        for i, model in enumerate(twins.permuted)
+        maps.similarity(reference, explained(model, f"permuted {i}"), present) for i, model in enumerate(twins.permuted)
     ]
     return Scores(
         values=torch.stack([ceiling - rho for rho in permuted]).double().cpu().numpy()[:, None, :],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.class_contrast import class_contrast
 from saliency_checks.run import run
-from scipy import stats
+
 from toys import changed, constant, detector, gradient, made, magnitude, negated, plain_gradient, white_noise, zero
 
 

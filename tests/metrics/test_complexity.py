@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.complexity import complexity, entropy
 from saliency_checks.run import run
+
 from toys import changed, constant, conv_net, detector, gradient, made, subject_of, white_noise, zero
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import GuidedBackprop
 from mutants import MUTANTS
+from torch import nn
+from torch.nn import functional as F
+
 from saliency_checks.explain import ContractError
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.contract import CLAUSES, contract
 from saliency_checks.run import run
 from saliency_checks.subject import Subject
+
 from toys import changed, conv_net, detector, gradient, made, mlp, plain_gradient, subject_of, white_noise
-from torch import nn
-from torch.nn import functional as F
 
 NAMES = {clause.__name__ for clause in CLAUSES}
 
@@ -150,36 +153,40 @@ def seeding(seed):
     return explain
 
 
-KEPT = conv_net(seed=0)  # the weights of the judged model, and another instance
+def on(model, targets=lambda m, x, t: t):
+    """The gradient of some model (None: the given one) for some classes."""
+    return lambda m, x, t: plain_gradient(model or m, x, targets(m, x, t))
+
+
+def some_constant(m, x, t):
+    return plain_gradient(m, x, t) * (t > 0).view(-1, 1, 1, 1)
+
+
 ALONE = {
     "zero": ("not_degenerate", "all zero", changed(torch.zeros_like, "zero")),
     "constant": ("not_degenerate", "constant", changed(torch.ones_like, "ones")),
-    "two of eight constant": (
-        "not_degenerate", "25% of the maps", made(lambda m, x, t: plain_gradient(m, x, t) * (t > 0).view(-1, 1, 1, 1), "masks"),
-    ),
+    "two of eight constant": ("not_degenerate", "25% of the maps", made(some_constant)),
     "the first image's map for all": ("depends_on_image", "only the first image", made(first_image_only)),
     "undeclared noise": ("repeatable", "stochastic=True", made(shaky_beginning)),
     "rolled": ("same_alone_as_in_a_batch", "same order", changed(lambda g: g.roll(1, 0), "rolled")),
-    "the neighbour's class": (
-        "same_alone_as_in_a_batch", "agree only", made(lambda m, x, t: plain_gradient(m, x, t.roll(1)), "neighbour"),
-    ),
+    "neighbour": ("same_alone_as_in_a_batch", "agree only", made(on(None, lambda m, x, t: t.roll(1)), "neighbour")),
     "normed over the batch": ("same_alone_as_in_a_batch", "normalised over the batch", made(less_the_batch)),
-    "fixed class": ("depends_on_target", "target", made(lambda m, x, t: plain_gradient(m, x, 0 * t), "fixed")),
-    "predicted class": (
-        "depends_on_target", "target", made(lambda m, x, t: plain_gradient(m, x, m(x).argmax(1)), "predicted"),
+    "fixed class": ("depends_on_target", "target", made(on(None, lambda m, x, t: 0 * t), "fixed")),
+    "predicted class": ("depends_on_target", "target", made(on(None, lambda m, x, t: m(x).argmax(1)), "predicted")),
+    "bound to an equal model": ("rebinds", "lambda model:", made(on(conv_net(seed=0)), "stale")),
+    "bound to an unrelated model": ("rebinds", "bound to one model", made(on(conv_net(seed=5)), "unrelated")),
+    "hooks stay after an error": (
+        "leaves_the_model_after_an_error",
+        "hooks left.*finally",
+        made(hooks_without_finally),
     ),
-    "bound to another instance": ("rebinds", "lambda model:", made(lambda m, x, t: plain_gradient(KEPT, x, t), "stale")),
-    "bound to an unrelated model": (
-        "rebinds", "bound to one model", made(lambda m, x, t, other=conv_net(seed=5): plain_gradient(other, x, t), "other"),
-    ),
-    "hooks stay after an error": ("leaves_the_model_after_an_error", "hooks left behind.*try/finally", made(hooks_without_finally)),
     "edits inputs": ("leaves_the_inputs", "clone them", made(edits_its_inputs)),
     "edits targets": ("leaves_the_inputs", "clone them", made(edits_its_targets)),
-    "seeds torch": ("leaves_the_random_generators", "generator of torch was", made(seeding(torch.manual_seed), "seeds")),
-    "seeds numpy": ("leaves_the_random_generators", "generator of numpy was", made(seeding(np.random.seed), "seeds")),  # noqa: NPY002
-    "seeds random": ("leaves_the_random_generators", "generator of random was", made(seeding(random.seed), "seeds")),
-    "no backward rule": ("backward_rule_acts", "F.relu", made(plain_gradient, "guided", claims=frozenset({"backward_rule"}))),
-}  # fmt: skip
+    "seeds torch": ("leaves_the_random_generators", "of torch was", made(seeding(torch.manual_seed), "seeds")),
+    "seeds numpy": ("leaves_the_random_generators", "of numpy was", made(seeding(np.random.seed), "seeds")),
+    "seeds random": ("leaves_the_random_generators", "of random was", made(seeding(random.seed), "seeds")),
+    "no backward rule": ("backward_rule_acts", "F.relu", replace(gradient, claims=frozenset({"backward_rule"}))),
+}
 
 
 @pytest.mark.parametrize("case", ALONE)

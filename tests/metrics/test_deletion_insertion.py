@@ -7,17 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from saliency_checks.explain import generator
 from saliency_checks.maps import random_orders
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.deletion import deletion, deletion_black
-from saliency_checks.metrics.deletion_insertion import FRACTIONS, advantages, area, curve, deletion_insertion, random_area
+from saliency_checks.metrics.deletion_insertion import (
+    FRACTIONS,
+    advantages,
+    area,
+    curve,
+    deletion_insertion,
+    random_area,
+)
 from saliency_checks.metrics.insertion import insertion, insertion_black
 from saliency_checks.run import run
 from saliency_checks.subject import Subject, Unqualified
+
 from toys import constant, made, magnitude, white_noise
-from torch import nn
 
 ABSENT = 0.1
 GRID = [round(f * 64) for f in FRACTIONS]
@@ -37,7 +46,9 @@ class Additive(nn.Module):
 
 def additive(n: int = 48, **fields) -> Subject:
     inputs = ABSENT + 0.2 + 0.6 * torch.rand(n, 1, 8, 8, generator=generator("images"))
-    return Subject(Additive(), inputs, torch.zeros(n, dtype=torch.long), absent=ABSENT, **{"name": "additive", **fields})
+    return Subject(
+        Additive(), inputs, torch.zeros(n, dtype=torch.long), absent=ABSENT, **{"name": "additive", **fields}
+    )
 
 
 def shares(subject: Subject) -> np.ndarray:
@@ -169,7 +180,9 @@ def test_deletion_is_its_own_side_of_the_pair(metric, fill):
 
 def test_a_magnitude_is_read_without_its_sign():
     subject = additive()
-    read = [advantages(replace(reversed_map, signed=signed), subject, 48, 0)[0].mean().item() for signed in (True, False)]
+    read = [
+        advantages(replace(reversed_map, signed=signed), subject, 48, 0)[0].mean().item() for signed in (True, False)
+    ]
     assert read[0] < 0 < read[1]
 
 
@@ -193,13 +206,15 @@ def test_the_three_groups_are_both_sides_and_the_best_control():
     assert scores.values.shape == (3, 1, 48)
     gains = advantages(contributions, additive(), 48, 0)[0].double().numpy()
     np.testing.assert_allclose(scores.values[:2, 0], gains, atol=1e-6)
-    assert (scores.values[2].mean() < gains.min(0).mean()) and scores.values[2].mean() > 0
+    assert 0 < scores.values[2].mean() < gains.min(0).mean()
 
 
 @pytest.mark.parametrize(
     ("method", "verdict"),
-    [(contributions, "pass"), (reversed_map, "fail"), (white_noise, "fail"), (constant, "fail"), (magnitude, "fail")],
+    [(contributions, "pass"), (reversed_map, "fail"), (white_noise, "fail"), (constant, "fail"),
+     (magnitude, "inconclusive")],
     ids=lambda value: getattr(value, "name", value),
-)
+)  # fmt: skip
 def test_verdicts(method, verdict):
+    """The magnitude is itself the best control here: it sits on the bound, and so does not pass."""
     assert run("deletion_insertion", method, additive(400)).verdict == verdict

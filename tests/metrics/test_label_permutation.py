@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from mutants import MUTANTS
+from scipy import stats
+from torch import nn
+
 from saliency_checks.explain import generator
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.label_permutation import label_permutation
 from saliency_checks.run import run
 from saliency_checks.subject import Subject, Twins
-from scipy import stats
-from torch import nn
-from toys import constant, gradient, magnitude, made, noise, white_noise
+
+from toys import constant, gradient, made, magnitude, noise, white_noise
 
 
 def linear(weight: torch.Tensor) -> nn.Sequential:

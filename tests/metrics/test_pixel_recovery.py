@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from torch import nn
+
 from saliency_checks.explain import generator
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.pixel_recovery import beats_decoys, pixel_recovery
 from saliency_checks.run import run
-from scipy import stats
-from torch import nn
+
 from toys import (
     CLASSES,
     changed,

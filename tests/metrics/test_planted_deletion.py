@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saliency_checks.explain import generator
+
 from saliency_checks.maps import random_orders
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.planted_deletion import COUNTS, logit_drop, planted_deletion, reference_drops
 from saliency_checks.run import run
+
 from toys import changed, constant, detector, gradient, inverted, magnitude, negated, white_noise, zero
 
 
@@ -25,7 +26,7 @@ def whole_drop(subject, n):
     """8 times (site - mean of its 24 neighbours): what the target's logit loses with its one pixel."""
     drops = []
     for image, truth in zip(subject.inputs[:n, 0].numpy(), subject.truth[:n].numpy(), strict=True):
-        (row, column), = np.argwhere(truth)
+        ((row, column),) = np.argwhere(truth)
         box = image[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
         drops.append(8 * (image[row, column] - (box.sum() - image[row, column]) / (box.size - 1)))
     return np.array(drops)

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.sign import sign
 from saliency_checks.run import run
-from scipy import stats
+
 from toys import changed, constant, detector, gradient, made, negated, white_noise, zero
 
 

@@ -1,0 +1,108 @@
+"""One cell of the matrix, check x method x subject: which there are, and the door for an own test file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saliency_checks import registry
+from saliency_checks.method import Method, as_method
+from saliency_checks.metric import Metric
+from saliency_checks.profile import PROFILES
+from saliency_checks.result import Result
+from saliency_checks.run import run
+from saliency_checks.subject import SubjectFactory
+
+
+def applicable(check: str, method: Method, factory: SubjectFactory, profile: str = "standard") -> str:
+    """Why a cell is left out, from what the subject declares alone; "" where it applies or only building can tell."""
+    if (check, factory.name) in PROFILES[profile].without:
+        return f"{check} on {factory.name} is not in the {profile} profile"
+    if not factory.exact:
+        return ""
+    metric: Metric = registry.get("metrics", check)
+    return metric.inapplicable(method, factory.offers, factory.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One cell: a check, a method and a subject, not yet run."""
+
+    check: str
+    method: Method
+    subject: Any
+    profile: str = "standard"
+
+    @property
+    def id(self) -> str:
+        name = self.subject if isinstance(self.subject, str) else getattr(self.subject, "name", "subject")
+        return f"{self.check}-{self.method.name}-{name}"
+
+    def run(self, **settings: Any) -> Result:
+        return run(self.check, self.method, self.subject, **{"profile": self.profile, **settings})
+
+    def require(self, **settings: Any) -> Result:
+        """Run it; raise CheckFailed unless the verdict is a pass or there was nothing to judge.
+
+        Under pytest a subject that does not qualify is a skip with its reason.
+        """
+        return self.run(**settings).require()
+
+
+def cases(
+    methods: Sequence[Any] | None = None,
+    subjects: Sequence[Any] | None = None,
+    checks: Sequence[str] | None = None,
+    profile: str = "standard",
+) -> list[Case]:
+    """All applicable cells, sorted by check, method and subject.
+
+    Args:
+        methods: default the user's own registered ones, else the built-in ones that are no controls.
+        subjects: default the built-in ones of the profile and the user's own.
+        checks: default all.
+    """
+    chosen = [as_method(spec) for spec in (methods if methods is not None else default_methods())]
+    repeated = sorted({m.name for m in chosen if [other.name for other in chosen].count(m.name) > 1})
+    if repeated:
+        raise registry.DuplicateName(f"two methods are named {', '.join(repeated)}; give one sc.as_method(..., name=)")
+    found = []
+    for spec in subjects if subjects is not None else default_subjects(profile):
+        factory = registry.get("subjects", spec) if isinstance(spec, str) else spec
+        for check in checks or registry.names("checks"):
+            for method in chosen:
+                if not isinstance(factory, SubjectFactory) or not applicable(check, method, factory, profile):
+                    found.append(Case(check=check, method=method, subject=spec, profile=profile))
+    return sorted(found, key=lambda case: case.id)
+
+
+def default_methods() -> list[str]:
+    own = [name for name in registry.own("methods") if not registry.get("methods", name).control]
+    return own or [name for name in registry.names("methods") if not registry.get("methods", name).control]
+
+
+def default_subjects(profile: str) -> list[str]:
+    return [name for name in registry.names("subjects") if profile in registry.get("subjects", name).profiles]
+
+
+def parametrize_with_checks(
+    methods: Sequence[Any],
+    *,
+    subjects: Sequence[Any] | None = None,
+    checks: Sequence[str] | None = None,
+    profile: str = "quick",
+) -> Callable[[Any], Any]:
+    """Decorate ``def test_faithful(case): case.require()`` to run every applicable check.
+
+    Expected failures of the methods are marked as strict xfail, with their reasons.
+    """
+    import pytest
+
+    parameters = []
+    for case in cases(methods, subjects, checks, profile):
+        reason = case.method.expected_failures.get(case.check)
+        marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+        parameters.append(pytest.param(case, id=case.id, marks=marks))
+    decorate: Callable[[Any], Any] = pytest.mark.parametrize("case", parameters)
+    return decorate

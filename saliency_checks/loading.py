@@ -1,0 +1,109 @@
+"""From a name to a Subject that is built once per process, fits together and lies on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_checks import device as devices
+from saliency_checks import registry
+from saliency_checks.subject import Contrast, Subject, SubjectFactory, Twins
+
+_built: dict[tuple[Any, str], Subject] = {}
+
+
+class BadSubject(ValueError):
+    """Something that is no subject, or one whose model, images and targets do not fit together."""
+
+
+def build_subject(spec: Any, device: str | None = None) -> Subject:
+    """The subject behind a name, ``package.module:attribute``, a factory, a function or a Subject, on its device.
+
+    Built once per process.
+    """
+    key = (spec if isinstance(spec, str) else id(spec), device or "auto")
+    if key not in _built:
+        found = registry.get("subjects", spec) if isinstance(spec, str) else spec
+        built = found() if callable(found) and not isinstance(found, Subject) else found
+        if not isinstance(built, Subject):
+            raise BadSubject(
+                f"{spec!r} gave {type(built).__name__}, expected a subject: sc.Subject(model, inputs, targets),"
+                " a function that returns one, or a registered name"
+            )
+        if isinstance(spec, str) and ":" in spec and not isinstance(found, SubjectFactory):
+            built = replace(built, name=registry.slug(spec.rpartition(":")[2]))
+        _built[key] = _on_device(built, devices.pick(device or "auto"))
+        _probe(_built[key])
+        _built[(id(spec), "kept")] = spec  # an id stays unique only while its object lives
+    return _built[key]
+
+
+def name_of(spec: Any) -> str:
+    """What a subject will be called, before it is built."""
+    if isinstance(spec, str):
+        return spec if ":" not in spec else registry.slug(spec.rpartition(":")[2])
+    return getattr(spec, "name", None) or registry.slug(getattr(spec, "__name__", "subject"))
+
+
+def _probe(subject: Subject) -> None:
+    """Run the model on two images; whatever does not fit is said now, in the subject's name."""
+    was_training = subject.model.training
+    subject.model.eval()
+    try:
+        with torch.no_grad():
+            logits = subject.model(subject.inputs[:2])
+    except Exception as error:
+        shape = tuple(subject.inputs[:2].shape)
+        raise BadSubject(
+            f"subject {subject.name!r}: its model fails on its inputs {shape}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        subject.model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        got = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadSubject(
+            f"subject {subject.name!r}: its model returned {got}, expected logits (N, K) of at least two classes;"
+            " wrap it in a module that returns them"
+        )
+    if len(subject) and not 0 <= int(subject.targets.min()) <= int(subject.targets.max()) < logits.shape[1]:
+        raise BadSubject(
+            f"subject {subject.name!r}: targets lie in [{int(subject.targets.min())}, {int(subject.targets.max())}],"
+            f" expected class indices below {logits.shape[1]}, the model's number of logits"
+        )
+
+
+def _on_device(subject: Subject, device: torch.device) -> Subject:
+    """The subject with all that it holds, now or when built later, on one device; the user's model is not moved
+    unless it lies elsewhere."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, nn.Module):
+            return value.to(device).eval()
+        if isinstance(value, Contrast):
+            return Contrast(inputs=move(value.inputs), targets=move(value.targets), sites=move(value.sites))
+        if isinstance(value, Twins):
+            return Twins(
+                same=tuple(map(move, value.same)), permuted=tuple(map(move, value.permuted)),
+                inputs=move(value.inputs), targets=move(value.targets),
+            )  # fmt: skip
+        return value
+
+    twins, replicas = subject.twins, subject.replicas
+    return replace(
+        subject,
+        model=move(subject.model), inputs=move(subject.inputs), targets=move(subject.targets).long(),
+        truth=move(subject.truth), decoys=move(subject.decoys), contrast=move(subject.contrast),
+        twins=(lambda: move(twins())) if twins else None,
+        replicas=tuple(partial(_replica, build, device) for build in replicas),
+    )  # fmt: skip
+
+
+def _replica(build: Callable[[], Subject], device: torch.device) -> Subject:
+    return _on_device(build(), device)

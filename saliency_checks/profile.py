@@ -1,0 +1,35 @@
+"""How much evidence a run gathers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much is measured.
+
+    Attributes:
+        scale: images at the first look, relative to the metric's own number.
+        looks: how often the images may be doubled before a verdict stays inconclusive.
+        redraws: random weights per randomisation check; at least three, they are clusters.
+        replicas: further subjects of the same recipe.
+        without: cells left out because of what their subject costs to train.
+    """
+
+    name: str
+    scale: float
+    looks: int
+    redraws: int
+    replicas: int
+    without: frozenset[tuple[str, str]] = frozenset()
+
+
+PROFILES = {
+    "quick": Profile(
+        name="quick", scale=0.5, looks=3, redraws=3, replicas=0,
+        without=frozenset({("label_permutation", "fashion_cnn")}),
+    ),
+    "standard": Profile(name="standard", scale=1.0, looks=3, redraws=3, replicas=1),
+    "thorough": Profile(name="thorough", scale=2.0, looks=3, redraws=5, replicas=2),
+}  # fmt: skip
