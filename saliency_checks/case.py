@@ -10,7 +10,7 @@ from saliency_checks import registry
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Metric
 from saliency_checks.profile import PROFILES
-from saliency_checks.result import Result
+from saliency_checks.result import CheckFailed, Result
 from saliency_checks.run import run
 from saliency_checks.subject import SubjectFactory
 
@@ -102,7 +102,8 @@ def parametrize_with_checks(
     parameters = []
     for case in cases(methods, subjects, checks, profile):
         reason = case.method.expected_failures.get(case.check)
-        marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+        # Only a verdict is excused: an error is never an expected failure.
+        marks = [pytest.mark.xfail(reason=reason, strict=True, raises=CheckFailed)] if reason else []
         parameters.append(pytest.param(case, id=case.id, marks=marks))
     decorate: Callable[[Any], Any] = pytest.mark.parametrize("case", parameters)
     return decorate

@@ -7,16 +7,18 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saliency_checks import maps
 from saliency_checks.method import Method
 from saliency_checks.subject import Subject
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 # Images per call. A fixed number, because a stochastic method's draws depend on its batch: with it no result
 # depends on how many images a check asks for.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saliency_checks.explain import derive, seeded
 from saliency_checks.subject import Unqualified
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # A deep model is randomised in so many steps: every step costs one explanation of every image.
 MOST_BLOCKS = 8

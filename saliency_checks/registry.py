@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -134,6 +133,3 @@ def _load_built_in(kind: str) -> None:
 
 def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=f"saliency_checks.{kind}")}
-
-
-Adapter = Callable[[Any], Any]

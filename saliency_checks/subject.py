@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from saliency_checks import registry
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 OFFERS = {
     "gradient": "a model that autograd can differentiate",

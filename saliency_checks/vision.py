@@ -7,11 +7,13 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
 
 _keep_alive: list[Any] = []  # a torch Library takes its operators with it when it is collected
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -20,6 +19,9 @@ from torch.overrides import TorchFunctionMode
 from saliency_checks.method import method
 from saliency_checks.methods.gradient import class_scores, input_gradient
 from saliency_checks.methods.path import Baseline, baseline_like
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 # fmt: off
 ELEMENTWISE = frozenset({

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from saliency_checks.layers import resize_like
 from saliency_checks.method import method
 from saliency_checks.methods.gradient import class_scores
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class LastActivation(TorchFunctionMode):
@@ -42,7 +44,7 @@ class LastActivation(TorchFunctionMode):
     expected_failures={
         "deletion_insertion": "a map of a few cells spreads each over many pixels, so a pixel's rank says little"
         " (Rong et al. 2022); pixel_recovery is fair to it",
-        "planted_deletion": "the site's cell holds many pixels, which are deleted in no order; pixel_recovery is fair to it",
+        "planted_deletion": "the site's cell holds many pixels, which go in no order; pixel_recovery is fair to it",
         "label_permutation": "its ReLU leaves more than a tenth of the maps of twins that memorised all zero, and"
         " same-task twins hardly agree on the rest (a gap of .13 +- .07 in our experiments)",
     },

@@ -5,15 +5,21 @@ Each is a picture that a broken explanation may well look like. All are non-nega
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saliency_checks.method import method
 
-Images = Float[Tensor, "n c h w"]
-Map = Float[Tensor, "n 1 h w"]
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    Map = Float[Tensor, "n 1 h w"]
+
+    Images = Float[Tensor, "n c h w"]
+
 control = method(control=True, signed=False)
 noise = method(control=True, signed=True, stochastic=True)
 

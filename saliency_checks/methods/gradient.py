@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saliency_checks.method import method
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 def class_scores(model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saliency_checks.method import Method
 from saliency_checks.subject import Subject
 
-Images = Float[Tensor, "n c h w"]
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    Images = Float[Tensor, "n c h w"]
+
 Sites = list[tuple[int, Tensor]]
 
 

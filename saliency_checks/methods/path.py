@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saliency_checks.method import method
 from saliency_checks.methods.gradient import input_gradient
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Baseline = float | Tensor | Literal["mean"]
 

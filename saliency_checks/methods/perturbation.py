@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from saliency_checks.method import method
 from saliency_checks.methods.gradient import class_scores
 from saliency_checks.methods.path import Baseline, baseline_like
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 IMAGES_PER_PASS = 512
 

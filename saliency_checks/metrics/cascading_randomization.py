@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saliency_checks import maps, randomization
@@ -15,7 +15,11 @@ from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.subject import Subject, Unqualified
 
-States = Callable[[nn.Module, Float[Tensor, "n c h w"], int], Iterator[tuple[str, nn.Module]]]
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+    States = Callable[[nn.Module, Float[Tensor, "n c h w"], int], Iterator[tuple[str, nn.Module]]]
+
 # Below this repeatability a fall in similarity says nothing, so it never divides by less.
 LEAST_REPEAT = 0.3
 # A fully randomised net above chance by more than this still knows the task.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.metrics.planted_deletion import reading
 from saliency_checks.perturbation import FILLS, outputs
 from saliency_checks.subject import Subject, Unqualified
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 FRACTIONS = tuple(i / 10 for i in range(11))
 RANDOM_ORDERS = 5
@@ -66,8 +68,8 @@ def curves(
     original = found[0, :, 0]
     if float(original.mean()) <= 0:
         raise Unqualified(
-            f"the targets' logits are {-float(original.mean()):.2f} below the mean of all logits: deletion needs targets"
-            " that the model predicts"
+            f"the targets' logits are {-float(original.mean()):.2f} below the mean of all logits: deletion needs"
+            " targets that the model predicts"
         )
     # An image that the model hardly assigns to its target would count without limit.
     return found / original.clamp(min=LEAST_LOGIT * float(original.mean())).unsqueeze(1)

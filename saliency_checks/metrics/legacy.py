@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from saliency_checks import maps, randomization
@@ -12,6 +13,9 @@ from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.metrics.cascading_randomization import similarities
 from saliency_checks.subject import Subject
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 @metric(better="lower", needs={"randomization"}, reference="Adebayo et al. 2018, Figure 2, last column")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from saliency_checks import maps
@@ -12,6 +13,9 @@ from saliency_checks.explain import generator, subject_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.subject import Subject
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def beats_decoys(

@@ -7,9 +7,10 @@ to them.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from saliency_checks import maps
@@ -18,6 +19,9 @@ from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.perturbation import FILLS, outputs
 from saliency_checks.subject import Subject, Unqualified
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 RANDOM_ORDERS = 4

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 # Input elements per forward pass: enough to fill a small model's batch, little enough for memory.
 CHUNK_ELEMENTS = 1 << 20

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Fill = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "1 c 1 1"]], Float[Tensor, "n c h w"]]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    Fill = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "1 c 1 1"]], Float[Tensor, "n c h w"]]
 
 
 def absent(inputs: Float[Tensor, "n c h w"], value: Float[Tensor, "1 c 1 1"]) -> Float[Tensor, "n c h w"]:

@@ -66,8 +66,9 @@ def _broken(check: str, width: int) -> list[str]:
     lines = []
     for word in check.split("_"):
         while len(word) > width:
-            lines.append(word[: width - 1] + "-")
-            word = word[width - 1 :]
+            cut = min(width - 1, max(1, len(word) - 4))  # no tail of one or two letters
+            lines.append(word[:cut] + "-")
+            word = word[cut:]
         lines.append(word)
     return lines
 

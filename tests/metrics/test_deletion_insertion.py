@@ -18,7 +18,7 @@ from saliency_checks.metrics.deletion_insertion import (
     FRACTIONS,
     advantages,
     area,
-    curve,
+    curves,
     deletion_insertion,
     random_area,
 )
@@ -42,6 +42,11 @@ class Additive(nn.Module):
     def forward(self, x):
         score = ((x - ABSENT) * self.weight).sum((1, 2, 3))
         return torch.stack([score, -score], dim=1)
+
+
+def curve(subject: Subject, order: torch.Tensor, fill: str = "mean") -> torch.Tensor:
+    """The curve of one order of all images."""
+    return curves(replace(subject), len(order), fill, ("test",), lambda start, stop: order[None, start:stop])[0]
 
 
 def additive(n: int = 48, **fields) -> Subject:
