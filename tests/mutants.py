@@ -108,9 +108,9 @@ def noisy(maps: Tensor) -> Tensor:
 
 
 def three_levels(maps: Tensor) -> Tensor:
-    """Scaled to -1..1 and cast to whole numbers, as an image of bytes is by mistake."""
+    """-1, 0 and 1: the sign of whatever exceeds a tenth of the largest value."""
     most = maps.abs().amax((1, 2), keepdim=True)
-    return (maps / most.clamp(min=torch.finfo(maps.dtype).tiny)).trunc()
+    return maps.sign() * (maps.abs() > most / 10)
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -129,5 +129,5 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("abs_input", on_inputs(around_the_mean), ("pixel_recovery",)),
     Mutant("noisy", on_maps(noisy), ("contract", "cascading_randomization", "label_permutation")),
     Mutant("hashed", hashed, ("pixel_recovery", "label_permutation")),
-    Mutant("few_levels", on_maps(three_levels), ("deletion_insertion",)),
+    Mutant("few_levels", on_maps(three_levels), ("contract",)),
 )

@@ -8,13 +8,15 @@ is undecided against .75.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from mutants import MUTANTS, Mutant
 from torch import nn
 
 from saliency_checks import randomization, registry
 from saliency_checks.method import as_method
-from saliency_checks.result import ERROR, FAIL, SKIP
+from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS
 from saliency_checks.run import run
 
 import truth
@@ -44,14 +46,13 @@ COLUMNS, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 EXPECTED = {(row[0], column): code for row in ROWS for column, code in zip(COLUMNS, row[1:], strict=True)}
 BASES = ("gradient", "integrated_gradients", "grad_cam")
 SUBJECTS = {
-    "contract": ("planted_pixel_a",),
+    "contract": ("planted_pixel_a", "fashion_cnn"),
     "pixel_recovery": ("planted_pixel_a", "planted_pixel_b"),
     "planted_deletion": ("planted_pixel_a", "planted_pixel_b"),
     "class_contrast": ("planted_pixel_a", "planted_pixel_b"),
     "sign": ("planted_pixel_a", "planted_pixel_b"),
     "cascading_randomization": ("fashion_cnn",),
     "label_permutation": ("fashion_cnn",),
-    "deletion_insertion": ("fashion_cnn_masked",),
     "complexity": ("planted_pixel_a",),
 }
 
@@ -79,17 +80,27 @@ def test_everybody_gets_the_verdict_that_the_table_says(column):
 @pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_every_mutant_dies_by_the_checks_that_are_said_to_kill_it(base):
+    """Red where the sound method is green; for the gradient by every check that is named, and by a plain failure."""
     survivors = []
     for mutant in MUTANTS:
-        verdicts = {check: mutant_verdicts(mutant, base, check) for check in mutant.killers}
-        applied = {check: found for check, found in verdicts.items() if set(found) != {SKIP}}
-        if not applied or any(not {FAIL, ERROR} & set(found) for found in applied.values()):
-            survivors.append(f"{base}_{mutant.name}: {verdicts}")
+        red = {check: is_red(mutant, base, check) for check in mutant.killers}
+        if not (all(red.values()) if base == "gradient" else any(red.values())):
+            survivors.append(f"{base}_{mutant.name}: {red}")
     assert not survivors, "\n".join(survivors)
 
 
-def mutant_verdicts(mutant: Mutant, base: str, check: str) -> list[str]:
-    return [mutant_verdict(mutant, base, check, subject) for subject in SUBJECTS[check]]
+def is_red(mutant: Mutant, base: str, check: str) -> bool:
+    """Whether the check, on any of its subjects, passes the base and not its mutant."""
+    deadly = {FAIL, ERROR} if base == "gradient" else {FAIL, ERROR, INCONCLUSIVE}
+    return any(
+        base_verdict(base, check, subject) == PASS and mutant_verdict(mutant, base, check, subject) in deadly
+        for subject in SUBJECTS[check]
+    )
+
+
+@cache
+def base_verdict(base: str, check: str, subject: str) -> str:
+    return run(check, base, truth.subject(subject, "held_out")).verdict
 
 
 def mutant_verdict(mutant: Mutant, base: str, check: str, subject: str) -> str:

@@ -63,6 +63,15 @@ def not_degenerate(s: Setting) -> str:
     return f"{share:.0%} of the maps are {zero}: is the gradient detached, or the map normalised away?"
 
 
+def is_graded(s: Setting) -> str:
+    """Maps have more to say than yes and no."""
+    size = s.maps.flatten(1).abs()
+    two_valued = ((size == 0) | (size == size.amax(1, keepdim=True))).all(1) & ((size > 0).sum(1) > 1)
+    if not_degenerate(s) or float(two_valued.double().mean()) <= MOST_CONSTANT:
+        return ""
+    return "all values of a map are zero or of one size: was it rounded, thresholded or cast to integers?"
+
+
 def depends_on_image(s: Setting) -> str:
     """Different images get different maps."""
     first = s.maps[:1].expand_as(s.maps)
@@ -240,6 +249,7 @@ def backward_rule_acts(s: Setting) -> str:
 
 CLAUSES: tuple[Clause, ...] = (
     not_degenerate,
+    is_graded,
     depends_on_image,
     repeatable,
     same_alone_as_in_a_batch,

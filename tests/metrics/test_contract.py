@@ -166,6 +166,7 @@ ALONE = {
     "zero": ("not_degenerate", "all zero", changed(torch.zeros_like, "zero")),
     "constant": ("not_degenerate", "constant", changed(torch.ones_like, "ones")),
     "six of eight constant": ("not_degenerate", "75% of the maps", made(some_constant)),
+    "few levels": ("is_graded", "of one size", changed(lambda g: g.sum(1).sign(), "signs")),
     "the first image's map for all": ("depends_on_image", "only the first image", made(first_image_only)),
     "undeclared noise": ("repeatable", "stochastic=True", made(shaky_beginning)),
     "rolled": ("same_alone_as_in_a_batch", "same order", changed(lambda g: g.roll(1, 0), "rolled")),
