@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saliency_checks import randomization
 from saliency_checks.randomization import blocks, cascading, independent, reinitialise, weighted_layers
 from saliency_checks.subject import Unqualified
 
@@ -334,7 +333,3 @@ def test_after_every_step_of_the_cascade_drawn_batch_norms_fit_what_reaches_them
             spread = flat.std(1)  # drawn together, the upper norm saw batches that the lower one had just normed
             assert ((twin.get_submodule(name).running_mean - flat.mean(1)) / spread).abs().max() < 0.01
             assert (twin.get_submodule(name).running_var / spread**2 - 1).abs().max() < 0.01
-
-
-def test_the_number_of_steps_is_named_once():
-    assert randomization.MOST_BLOCKS == 8
