@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LEAST_REPEAT = 0.3
 # A fully randomised net above chance by more than this still knows the task.
 ABOVE_CHANCE = 0.10
+# All random states of one redraw are kept up to this size.
+KEPT_BYTES = 1 << 25
 
 
 def present(subject: Subject, n: int) -> Bool[Tensor, "n h w"]:
@@ -66,13 +69,26 @@ def _block(
     for redraw in range(draw.redraws):
         seed = derive(states.__name__, subject.name, draw.seed, redraw)
         steps, layers = [], []
-        for layer, model in states(subject.model, subject.inputs, seed):
+        for layer, model in drawn(states, subject, seed):
             stream = derive(method.name, subject.name, draw.seed, states.__name__, redraw, layer, rows.start)
             changed = explain(method, model, inputs, targets, baseline=subject.absent_value, seed=stream)
             steps.append(maps.similarity(original, changed, where))
             layers.append(layer)
         redraws.append(torch.stack(steps))
     return layers, torch.stack(redraws)
+
+
+def drawn(states: States, subject: Subject, seed: int) -> Iterable[tuple[str, nn.Module]]:
+    """The randomised models; those of a small model are kept, because every method and control asks for them again."""
+    size = sum(tensor.nbytes for tensor in subject.model.state_dict().values())
+    if size * randomization.MOST_BLOCKS > KEPT_BYTES:
+        return states(subject.model, subject.inputs, seed)
+    key = ("drawn", states.__name__, seed)
+    if key not in subject.cache:
+        models = states(subject.model, subject.inputs, seed)
+        subject.cache[key] = [(layer, copy.deepcopy(model)) for layer, model in models]
+    kept: list[tuple[str, nn.Module]] = subject.cache[key]
+    return kept
 
 
 def require_chance(subject: Subject, draw: Draw) -> None:
@@ -92,7 +108,7 @@ def require_chance(subject: Subject, draw: Draw) -> None:
 
 def _random_accuracy(subject: Subject, draw: Draw, redraw: int) -> float:
     seed = derive("cascading", subject.name, draw.seed, redraw)
-    *_, (_, model) = randomization.cascading(subject.model, subject.inputs, seed)
+    *_, (_, model) = drawn(randomization.cascading, subject, seed)
     with torch.no_grad():
         predicted = torch.cat([model(batch).argmax(1) for batch in subject.inputs[:256].split(64)])
     return float((predicted == subject.targets[:256]).double().mean())
