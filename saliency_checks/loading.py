@@ -37,7 +37,9 @@ def build_subject(spec: Any, device: str | None = None) -> Subject:
             )
         if isinstance(spec, str) and ":" in spec and not isinstance(found, SubjectFactory):
             built = replace(built, name=registry.slug(spec.rpartition(":")[2]))
-        _built[key] = _on_device(built, devices.pick(device or "auto"))
+        place = devices.pick(device or "auto")
+        devices.prepare(place)
+        _built[key] = _on_device(built, place)
         _probe(_built[key])
         _built[(id(spec), "kept")] = spec  # an id stays unique only while its object lives
     return _built[key]

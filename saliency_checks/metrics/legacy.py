@@ -52,7 +52,10 @@ def _points_at(attributions: Float[Tensor, "n h w"], subject: Subject, rng: str)
 
 @metric(needs={"truth"}, binary=True, reference="Yasin, Hare, Marcu 2024: attribution_correct_accuracy")
 def pointing(method: Method, subject: Subject, draw: Draw) -> Scores:
-    """Share of images whose largest signed value lies on the planted pixel; ties by lot (the paper: a hit)."""
+    """Share of images whose largest signed value lies on the planted pixel; ties by lot (the paper: a hit).
+
+    On planted_pixel_mlp the pixel has a fixed position, as in the paper.
+    """
     return _points_at(subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed), subject, "pointing")
 
 
