@@ -30,7 +30,7 @@ check: $(READY)
 	  --saliency-profile quick --saliency-report $(REPORT)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -r fE $(PARALLEL)
+	@$(BIN)/python -m pytest -q -r fE $(PARALLEL) --dist worksteal
 
 lint: $(READY)
 	@$(BIN)/ruff check
