@@ -20,10 +20,11 @@ from saliency_checks import registry
 from saliency_checks.case import applicable, default_subjects
 from saliency_checks.loading import build_subject
 from saliency_checks.method import as_method
+from saliency_checks.metrics.label_permutation import twins_of
 from saliency_checks.perturbation import engine, outputs
-from saliency_checks.profile import PROFILES
+from saliency_checks.profile import PROFILES, Profile
 from saliency_checks.run import run
-from saliency_checks.subject import SubjectFactory
+from saliency_checks.subject import Subject, SubjectFactory
 
 
 class Passes:
@@ -44,6 +45,15 @@ class Passes:
             output.register_hook(lambda grad: self.count.update(backward=len(grad)))
 
 
+def models_of(subject: Subject, profile: Profile) -> list[nn.Module]:
+    """Its own model, its replicas' and its twins'."""
+    found = [member.model for member in subject.members(profile.replicas)]
+    if subject.twins and ("label_permutation", subject.name) not in profile.without:
+        twins = twins_of(subject)
+        found += [*twins.same, *twins.permuted]
+    return found
+
+
 def verdict_costs(profile: str, methods: list[str], subjects: list[str]) -> float:
     print(f"{'check':28}{'method':24}{'subject':20}{'seconds':>8}{'forward':>10}{'backward':>10}  verdict")
     total = 0.0
@@ -51,7 +61,8 @@ def verdict_costs(profile: str, methods: list[str], subjects: list[str]) -> floa
         factory: SubjectFactory = registry.get("subjects", name)
         subject = build_subject(name)
         passes = Passes()
-        passes.watch(subject.model)
+        for model in models_of(subject, PROFILES[profile]):
+            passes.watch(model)
         for check in registry.names("checks"):
             for method in map(as_method, methods):
                 if applicable(check, method, factory, profile):

@@ -63,7 +63,7 @@ def cases(
         subjects: default the built-in ones of the profile and the user's own.
         checks: default all.
     """
-    chosen = [as_method(spec) for spec in (methods if methods is not None else default_methods())]
+    chosen = [as_method(spec) for spec in (methods if methods is not None else default_methods(profile))]
     repeated = sorted({m.name for m in chosen if [other.name for other in chosen].count(m.name) > 1})
     if repeated:
         raise registry.DuplicateName(f"two methods are named {', '.join(repeated)}; give one sc.as_method(..., name=)")
@@ -77,9 +77,14 @@ def cases(
     return sorted(found, key=lambda case: case.id)
 
 
-def default_methods() -> list[str]:
-    own = [name for name in registry.own("methods") if not registry.get("methods", name).control]
-    return own or [name for name in registry.names("methods") if not registry.get("methods", name).control]
+def default_methods(profile: str) -> list[str]:
+    """The user's own registered methods; without any, the built-in ones of the profile. Controls are never judged."""
+    own, built_in = registry.own("methods"), registry.names("methods")
+    return _judged(own) or [name for name in _judged(built_in) if profile in registry.get("methods", name).profiles]
+
+
+def _judged(names: list[str]) -> list[str]:
+    return [name for name in names if not registry.get("methods", name).control]
 
 
 def default_subjects(profile: str) -> list[str]:

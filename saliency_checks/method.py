@@ -49,6 +49,7 @@ class Method:
         claims: axioms it is said to fulfil, from ``CLAIMS``.
         expected_failures: check -> why this method is known to fail it; an unexpected pass is an error.
         reference: the paper.
+        profiles: the profiles that judge it where no method is named: the quick one has a few, or it would not be.
         source: what it was made from, so that the same object finds its registered entry.
     """
 
@@ -61,6 +62,7 @@ class Method:
     claims: frozenset[str] = frozenset()
     expected_failures: Mapping[str, str] = field(default_factory=dict, repr=False)
     reference: str = field(default="", repr=False)
+    profiles: frozenset[str] = frozenset({"quick", "standard", "thorough"})
     source: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ def method(
     claims: Iterable[str] = (),
     expected_failures: Mapping[str, str] | None = None,
     reference: str = "",
+    profiles: Iterable[str] | None = None,
 ) -> Callable[[Decorated], Decorated]: ...
 def method(function: Callable[..., Any] | None = None, /, **fields: Any) -> Any:
     """Register an attribution method; the decorated function stays an ordinary function.
@@ -144,7 +147,7 @@ def _made(spec: Any, fields: Mapping[str, Any]) -> Method:
 def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as :class:`Method` holds them; None means "not given", but for ``signed``."""
     given = {key: value for key, value in fields.items() if value is not None or key == "signed"}
-    return given | {key: frozenset(given[key]) for key in ("needs", "claims") if key in given}
+    return given | {key: frozenset(given[key]) for key in ("needs", "claims", "profiles") if key in given}
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:

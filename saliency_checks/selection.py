@@ -44,7 +44,7 @@ class Selection:
     @classmethod
     def of(cls, settings: Settings) -> Selection:
         """Raises BadSelection for names that nothing answers to."""
-        specs, methods = _methods(settings.methods or default_methods())
+        specs, methods = _methods(settings.methods or default_methods(settings.profile))
         selection = cls(
             methods=methods,
             specs=specs,

@@ -58,7 +58,8 @@ SUBJECTS = {
 
 
 def test_the_table_speaks_of_every_method_and_column():
-    assert {row[0] for row in ROWS} == {"oracle", *registry.names("methods")}
+    judged = {name for name in registry.names("methods") if "quick" in registry.get("methods", name).profiles}
+    assert {row[0] for row in ROWS} == {"oracle", *judged}
     assert set(COLUMNS) == set(truth.COLUMNS)
 
 
