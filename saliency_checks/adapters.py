@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,8 +19,11 @@ ARGUMENTS = {
     "inputs": ("inputs", "input", "x", "xs", "images", "image", "input_tensor", "x_batch"),
     "targets": ("targets", "target", "labels", "label", "y", "ys", "y_batch", "class_idx", "classes"),
 }
-# Given only to methods that say that they need it.
-BASELINE = {"baseline": ("baseline", "baselines", "reference", "absent")}
+# Given only to methods that say that they need them. What captum calls baselines is either of the two.
+SUPPLIED = {
+    "baseline": ("baseline", "baselines", "reference", "absent"),
+    "references": ("references", "reference_images", "background", "baselines"),
+}
 # What a class is given beside the model, and the arguments that say that it wraps another explainer.
 LAYER_ARGUMENTS = ("layer", "target_layers")
 WRAPS_EXPLAINER = ("attribution_method", "explainer", "base_method")
@@ -31,7 +34,7 @@ EXPECTED = (
     "expected a function (model, inputs, targets) -> attributions, a captum class, or a factory such as"
     " lambda model: IntegratedGradients(model)"
 )
-Explain = Callable[..., Any]  # (model, inputs, targets), and a baseline where a method needs one
+Explain = Callable[..., Any]  # (model, inputs, targets), and a baseline or references where a method needs them
 Parameter = inspect.Parameter
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -41,20 +44,20 @@ class BoundInstance(TypeError):
     """An explainer that already holds one model: it would silently go on explaining that one."""
 
 
-def adapt(spec: Any, *, baseline: bool = False) -> Explain:
+def adapt(spec: Any, *, supplied: Sequence[str] = ()) -> Explain:
     """The explain function of a function (model, inputs, targets), a captum class or a factory.
 
     Args:
         spec: what explains.
-        baseline: it is given a fourth argument, the value that means absent (1, C, 1, 1); captum's explainers
-            get it in the inputs' shape.
+        supplied: what it is given beside the three arguments, from ``SUPPLIED``: the baseline, the value that
+            means absent (1, C, 1, 1), which captum's explainers get in the inputs' shape; references (M, C, H, W).
 
     Raises:
         BoundInstance: for an explainer that was already given its model.
         TypeError: for anything else that cannot explain; the text says what is missing.
     """
     if inspect.isclass(spec):
-        return _from_class(spec, baseline)
+        return _from_class(spec, supplied)
     holder = _holder(spec)
     if isinstance(holder, nn.Module):
         raise BoundInstance(
@@ -70,7 +73,7 @@ def adapt(spec: Any, *, baseline: bool = False) -> Explain:
         raise BoundInstance(f"{spec!r} holds one model and cannot be given others; leave its model argument open")
     if _is_factory(spec):
         return _from_factory(lambda model, inputs: spec(model))
-    return _from_function(spec, baseline)
+    return _from_function(spec, supplied)
 
 
 def needs_layer(spec: Any) -> bool:
@@ -89,7 +92,7 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
 
 
 def _role(name: str) -> str | None:
-    return next((role for role, known in {**ARGUMENTS, **BASELINE}.items() if name in known), None)
+    return next((role for role, known in {**ARGUMENTS, **SUPPLIED}.items() if name in known), None)
 
 
 def _is_required(parameter: Parameter) -> bool:
@@ -104,7 +107,8 @@ def _places(parameters: list[Parameter], roles: Iterable[str], *, by_name: bool)
     """
     known: dict[str, Parameter] = {}
     for role in roles:
-        candidates = [p for p in parameters if _role(p.name) == role]
+        names = {**ARGUMENTS, **SUPPLIED}[role]
+        candidates = [p for p in parameters if p.name in names and p not in known.values()]
         if candidates:
             known[role] = next(filter(_is_required, candidates), candidates[0])
     left = [p for p in parameters if _is_required(p) and p.kind in POSITIONAL and p not in known.values()]
@@ -137,7 +141,8 @@ def _bind(
         given = ", ".join(map(str, parameters))
         raise TypeError(f"{name} takes ({given}), which leaves no place for {' and '.join(homeless)}")
     if missing := [p.name for p in parameters if _is_required(p) and p not in places.values()]:
-        hint = "; needs={'baseline'} supplies it" if all(_role(other) in BASELINE for other in missing) else ""
+        wanted = {_role(other) for other in missing}
+        hint = f"; needs={wanted} supplies it" if wanted <= set(SUPPLIED) else ""
         raise TypeError(f"{name} also requires {', '.join(map(repr, missing))}{hint}")
     positional = [role for role, p in places.items() if p.kind is Parameter.POSITIONAL_ONLY]
     positional.sort(key=lambda role: parameters.index(places[role]))
@@ -183,10 +188,10 @@ def _is_factory(spec: Callable[..., Any]) -> bool:
     )
 
 
-def _from_function(function: Callable[..., Any], baseline: bool) -> Explain:
+def _from_function(function: Callable[..., Any], supplied: Sequence[str]) -> Explain:
     name, parameters = _name(function), _parameters(function)
     try:
-        _bind(parameters, name, dict.fromkeys([*ARGUMENTS, *BASELINE] if baseline else ARGUMENTS))
+        _bind(parameters, name, dict.fromkeys([*ARGUMENTS, *supplied]))
     except TypeError as error:
         if _places(parameters, ARGUMENTS, by_name=False).keys() == {"inputs", "targets"}:
             raise _bound(_holder(function)) from None
@@ -219,7 +224,7 @@ def _bound(holder: Any) -> BoundInstance:
     )
 
 
-def _from_class(cls: type, baseline: bool) -> Explain:
+def _from_class(cls: type, supplied: Sequence[str]) -> Explain:
     """``cls(model)`` or ``cls(model, layer)``, then as a factory; what is missing is said at once."""
     parameters, name = _parameters(cls), cls.__name__
     calls = [vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)]
@@ -234,8 +239,8 @@ def _from_class(cls: type, baseline: bool) -> Explain:
     line = f"lambda model, inputs, targets: {name}(model{', layer' if layer else ''})"
     try:
         _bind(plain, name, {"model": None})
-        roles = ["inputs", "targets", *BASELINE] if baseline else ["inputs", "targets"]
-        _bind(_parameters(call)[1:], f"{name}.attribute", dict.fromkeys(roles), by_name=True)
+        roles = dict.fromkeys(["inputs", "targets", *supplied])
+        _bind(_parameters(call)[1:], f"{name}.attribute", roles, by_name=True)
     except TypeError as error:
         raise TypeError(f"{error}; pass {line}.attribute(inputs, target=targets, ...) with it filled in") from None
 
@@ -278,7 +283,7 @@ def _attributions(explainer: Any, inputs: Tensor, targets: Tensor, given: dict[s
         raise TypeError(f"the factory returned {kind}, expected an object with .attribute or a call")
     parameters = _parameters(call)
     values: dict[str, Any] = {"inputs": inputs, "targets": targets}
-    values |= {role: value.expand_as(inputs) for role, value in given.items()}
+    values |= {role: value.expand_as(inputs) if role == "baseline" else value for role, value in given.items()}
     if any(p.name == "input_tensor" for p in parameters):  # pytorch-grad-cam takes one callable per image
         values["targets"] = [ClassScore(int(target)) for target in targets]
     args, kwargs = _bind(parameters, f"{kind}.attribute" if call is not explainer else kind, values, by_name=True)

@@ -188,18 +188,20 @@ def explain(
     targets: Int[Tensor, " n"],
     *,
     baseline: Float[Tensor, "1 c 1 1"] | None = None,
+    references: Float[Tensor, "m c h w"] | None = None,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
     """Signed maps of one batch, on the inputs' device.
 
     Args:
         baseline: what "absent" means for these inputs, for a method that needs one.
+        references: other images, for a method that compares with some.
 
     Raises:
         ContractError: the method raised, or returned something that is no map of these inputs.
     """
     with untouched(model), seeded(seed):
-        return call(method, model, inputs, targets, baseline)
+        return call(method, model, inputs, targets, baseline, references)
 
 
 def call(
@@ -208,10 +210,12 @@ def call(
     inputs: Float[Tensor, "n c h w"],
     targets: Int[Tensor, " n"],
     baseline: Float[Tensor, "1 c 1 1"] | None = None,
+    references: Float[Tensor, "m c h w"] | None = None,
 ) -> Float[Tensor, "n h w"]:
     """The method's validated maps, with nothing restored: what :func:`explain` makes safe."""
     try:
-        returned = method(model, inputs.detach().clone(), targets.clone(), baseline)
+        lent = None if references is None else references.detach().clone()
+        returned = method(model, inputs.detach().clone(), targets.clone(), baseline, lent)
     except Exception as error:
         raise ContractError(
             f"{method.name} raised {type(error).__name__}: {error}\n"
@@ -294,7 +298,7 @@ def model_maps(
         if block is None:
             rows = slice(first, first + BLOCK)
             key_seed = derive(method.name, subject.name, seed, stream, first)
-            block = explain(method, model, inputs[rows], targets[rows], baseline=subject.absent_value, seed=key_seed)
+            block = explain(method, model, inputs[rows], targets[rows], seed=key_seed, **subject.supplies)
             if keep:
                 subject.cache[key] = block
         blocks.append(block)

@@ -101,7 +101,8 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
     return replace(
         subject,
         model=move(subject.model), inputs=move(subject.inputs), targets=move(subject.targets).long(),
-        truth=move(subject.truth), decoys=move(subject.decoys), contrast=move(subject.contrast),
+        references=move(subject.references), truth=move(subject.truth), decoys=move(subject.decoys),
+        contrast=move(subject.contrast),
         twins=(lambda: move(twins())) if twins else None,
         replicas=tuple(partial(_replica, build, device) for build in replicas),
     )  # fmt: skip

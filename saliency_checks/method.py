@@ -13,13 +13,14 @@ from typing import Any, TypeVar, overload
 from torch import Tensor, nn
 
 from saliency_checks import registry
-from saliency_checks.adapters import BoundInstance, Explain, adapt, needs_layer
+from saliency_checks.adapters import SUPPLIED, BoundInstance, Explain, adapt, needs_layer
 
 __all__ = ["CLAIMS", "NEEDS", "BoundInstance", "Explain", "Method", "as_method", "method"]
 
 NEEDS = {
     "gradient": "a model that autograd can differentiate",
     "baseline": "the value that means absent, as its argument ``baseline`` (1, C, 1, 1)",
+    "references": "other images to compare with, as its argument ``references`` (M, C, H, W)",
     "conv": "convolutional layers",
 }
 CLAIMS = {
@@ -74,9 +75,17 @@ class Method:
             if not reason.strip():
                 raise ValueError(f"method {self.name!r}: the expected failure of {check!r} has no reason; give one")
 
-    def __call__(self, model: nn.Module, inputs: Tensor, targets: Tensor, baseline: Tensor | None = None) -> Any:
-        """Explain; ``baseline`` reaches only a method that says that it needs one."""
-        given = {"baseline": baseline} if baseline is not None and "baseline" in self.needs else {}
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        baseline: Tensor | None = None,
+        references: Tensor | None = None,
+    ) -> Any:
+        """Explain; ``baseline`` and ``references`` reach only a method that says that it needs them."""
+        supplied = {"baseline": baseline, "references": references}
+        given = {name: value for name, value in supplied.items() if value is not None and name in self.needs}
         return self.explain(model, inputs, targets, **given)
 
 
@@ -141,7 +150,7 @@ def _made(spec: Any, fields: Mapping[str, Any]) -> Method:
     if needs_layer(spec):
         defaults["needs"] = frozenset({"conv"})
     made = defaults | _normal(fields)
-    return Method(explain=adapt(spec, baseline="baseline" in made.get("needs", ())), **made)
+    return Method(explain=adapt(spec, supplied=[name for name in SUPPLIED if name in made.get("needs", ())]), **made)
 
 
 def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:

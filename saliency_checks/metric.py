@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saliency_checks import registry
+from saliency_checks.adapters import SUPPLIED
 from saliency_checks.method import Method
 from saliency_checks.subject import Subject
 from saliency_checks.verdict import Bound
@@ -94,7 +95,7 @@ class Metric:
         """Why this measurement says nothing of ``method`` on a subject that offers these, or ""."""
         if missing := sorted(self.needs - frozenset(offers)):
             return f"{self.name} needs {', '.join(missing)}; {subject} offers none"
-        if missing := sorted(method.needs - frozenset(offers) - {"baseline"}):  # every subject has an absent value
+        if missing := sorted(method.needs - frozenset(offers) - frozenset(SUPPLIED)):  # every subject has these
             return f"{method.name} needs {', '.join(missing)}; {subject} offers none"
         return self.applies(method)
 

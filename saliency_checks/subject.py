@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OFFERS = {
     "gradient": "a model that autograd can differentiate",
     "baseline": "a value that means absent",
+    "references": "other images to compare with",
     "conv": "convolutional layers",
     "truth": "a mask of the pixels that cause the class, and masks of exchangeable decoys",
     "removal": "inputs from which the cause can be removed, and the class with it",
@@ -59,6 +60,10 @@ class Twins:
     targets: Int[Tensor, " n"]
 
 
+# Comparing with more images changes little and costs a pass each.
+MOST_REFERENCES = 64
+
+
 class Unqualified(Exception):
     """A subject that does not meet a check's precondition: the check is skipped with this reason."""
 
@@ -73,6 +78,8 @@ class Subject:
         targets: the class to explain for each image (N,), int64.
         name: lower-case identifier; part of the result's key.
         absent: the value of a pixel that holds nothing (a number or one per channel); default the images' mean.
+        references: images to which methods may compare (M, C, H, W), such as training images; default the first
+            of the images, at most 64.
         truth: mask of the pixels that cause the target class (N, H, W).
         decoys: masks of the exchangeable pixels that do not (N, D, H, W).
         contrast: images with two causes.
@@ -90,6 +97,7 @@ class Subject:
     targets: Int[Tensor, " n"]
     name: str = field(default="subject", kw_only=True)
     absent: float | tuple[float, ...] | None = field(default=None, kw_only=True)
+    references: Float[Tensor, "m c h w"] | None = field(default=None, repr=False, kw_only=True)
     truth: Bool[Tensor, "n h w"] | None = field(default=None, repr=False, kw_only=True)
     decoys: Bool[Tensor, "n d h w"] | None = field(default=None, repr=False, kw_only=True)
     contrast: Contrast | None = field(default=None, repr=False, kw_only=True)
@@ -114,6 +122,12 @@ class Subject:
                 f"subject {self.name!r}: targets are {self.targets.dtype} {tuple(self.targets.shape)}, expected"
                 f" integers ({n},): one class index per image"
             )
+        references = self.inputs if self.references is None else self.references
+        if references.shape[1:] != self.inputs.shape[1:] or (self.references is not None and not len(references)):
+            raise ValueError(
+                f"subject {self.name!r}: references are {tuple(references.shape)}, expected one image or more of"
+                f" {tuple(self.inputs.shape[1:])}"
+            )
         spatial = tuple(self.inputs.shape[-2:])
         if self.truth is not None and tuple(self.truth.shape) != (n, *spatial):
             raise ValueError(
@@ -126,6 +140,7 @@ class Subject:
         held = {
             "gradient": True,
             "baseline": True,
+            "references": True,
             "randomization": self.randomizable,
             "conv": any(isinstance(module, nn.Conv2d) for module in self.model.modules()),
             "truth": self.truth is not None and self.decoys is not None,
@@ -144,6 +159,12 @@ class Subject:
             return self.inputs.mean(dim=(0, 2, 3)).view(1, channels, 1, 1)
         value = torch.as_tensor(self.absent, dtype=self.inputs.dtype, device=self.inputs.device)
         return value.expand(channels).view(1, channels, 1, 1)
+
+    @property
+    def supplies(self) -> dict[str, Tensor]:
+        """What a method may ask for beside model, images and classes: ``baseline`` and ``references``."""
+        chosen = self.inputs[:MOST_REFERENCES] if self.references is None else self.references
+        return {"baseline": self.absent_value, "references": chosen}
 
     def members(self, replicas: int) -> tuple[Subject, ...]:
         """This subject and up to ``replicas`` further ones of its recipe, each built once."""

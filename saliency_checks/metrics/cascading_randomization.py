@@ -71,7 +71,7 @@ def _block(
         steps, layers = [], []
         for layer, model in drawn(states, subject, seed):
             stream = derive(method.name, subject.name, draw.seed, states.__name__, redraw, layer, rows.start)
-            changed = explain(method, model, inputs, targets, baseline=subject.absent_value, seed=stream)
+            changed = explain(method, model, inputs, targets, seed=stream, **subject.supplies)
             steps.append(maps.similarity(original, changed, where))
             layers.append(layer)
         redraws.append(torch.stack(steps))

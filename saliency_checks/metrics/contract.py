@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ class Setting:
     inputs: Float[Tensor, "n c h w"]
     targets: Int[Tensor, " n"]
     classes: int
-    baseline: Float[Tensor, "1 c 1 1"]
+    supplies: Mapping[str, Tensor]
     maps: Float[Tensor, "n h w"]
     seed: int
 
@@ -48,7 +48,7 @@ class Setting:
     ) -> Tensor:
         asked = self.targets if targets is None else targets
         seed = derive("contract", self.method.name, self.seed, stream)
-        return explain(self.method, self.model, self.inputs[rows], asked[rows], baseline=self.baseline, seed=seed)
+        return explain(self.method, self.model, self.inputs[rows], asked[rows], seed=seed, **self.supplies)
 
 
 Clause = Callable[[Setting], str]
@@ -132,7 +132,7 @@ def rebinds(s: Setting) -> str:
     layers = tuple(name for block in randomization.blocks(twin, s.inputs) for name in block)
     randomization.reinitialise(twin, layers, s.inputs, derive("rebind", s.seed))
     seed = derive("contract", s.method.name, s.seed, "maps")
-    other = explain(s.method, twin, s.inputs, s.targets, baseline=s.baseline, seed=seed)
+    other = explain(s.method, twin, s.inputs, s.targets, seed=seed, **s.supplies)
     if not_degenerate(s) or not torch.equal(other, s.maps):
         return ""
     return (
@@ -148,7 +148,7 @@ def explains_in_eval_mode(s: Setting) -> str:
         for module in s.model.modules():
             module.register_forward_pre_hook(lambda m, _: modes.append(m.training))
         with seeded(s.seed):
-            call(s.method, s.model, s.inputs, s.targets, s.baseline)
+            call(s.method, s.model, s.inputs, s.targets, **s.supplies)
     return "the model ran in train mode during the call: do not call model.train()" if any(modes) else ""
 
 
@@ -158,7 +158,7 @@ def leaves_the_model(s: Setting) -> str:
         own = _forwards_own_changes(s)
         before = Snapshot.of(s.model)
         with seeded(s.seed):
-            call(s.method, s.model, s.inputs, s.targets, s.baseline)
+            call(s.method, s.model, s.inputs, s.targets, **s.supplies)
         changes = [change for change in before.changes(s.model) if change not in own]
         before.restore()
     return f"after the call: {'; '.join(changes)}" if changes else ""
@@ -188,7 +188,7 @@ def leaves_the_model_after_an_error(s: Setting) -> str:
         before = Snapshot.of(s.model)
         try:
             with seeded(s.seed):
-                s.method(s.model, s.inputs.clone(), s.targets.clone(), s.baseline)
+                s.method(s.model, s.inputs.clone(), s.targets.clone(), **s.supplies)
         except Exception:
             changes = [change for change in before.changes(s.model) if change not in own]
         else:
@@ -201,7 +201,7 @@ def leaves_the_inputs(s: Setting) -> str:
     """Inputs and targets are not edited in place."""
     inputs, targets = s.inputs.clone(), s.targets.clone()
     with untouched(s.model), seeded(s.seed):
-        s.method(s.model, inputs, targets, s.baseline)
+        s.method(s.model, inputs, targets, **s.supplies)
     if torch.equal(inputs, s.inputs) and torch.equal(targets, s.targets):
         return ""
     return "inputs or targets were edited in place: clone them first"
@@ -212,7 +212,7 @@ def leaves_the_random_generators(s: Setting) -> str:
     after = []
     for seed in (s.seed + 1, s.seed + 2):
         with untouched(s.model), seeded(seed):
-            call(s.method, s.model, s.inputs, s.targets, s.baseline)
+            call(s.method, s.model, s.inputs, s.targets, **s.supplies)
             after.append(rng_state())
     names = ("torch", "torch.cuda", "numpy", "random")
     pairs = [*zip(names, *after, strict=True)]
@@ -278,10 +278,9 @@ def contract(method: Method, subject: Subject, draw: Draw) -> Scores:
     with torch.no_grad(), untouched(subject.model):
         classes = subject.model(inputs[:1]).shape[-1]
     seed = derive("contract", method.name, draw.seed, "maps")
-    baseline = subject.absent_value
-    original = explain(method, subject.model, inputs, targets, baseline=baseline, seed=seed)
+    original = explain(method, subject.model, inputs, targets, seed=seed, **subject.supplies)
     setting = Setting(
-        method=method, model=subject.model, inputs=inputs, targets=targets, classes=classes, baseline=baseline,
+        method=method, model=subject.model, inputs=inputs, targets=targets, classes=classes, supplies=subject.supplies,
         maps=original, seed=draw.seed,
     )  # fmt: skip
     breaches = [f"{clause.__name__}: {text}" for clause in CLAUSES if (text := clause(setting))]

@@ -35,8 +35,7 @@ def cascading_abs_similarity(method: Method, subject: Subject, draw: Draw) -> Sc
         seed = derive("cascading", subject.name, draw.seed, redraw)
         *_, (_, model) = randomization.cascading(subject.model, subject.inputs, seed)
         changed = explain(
-            method, model, subject.inputs[:n], subject.targets[:n], baseline=subject.absent_value,
-            seed=derive(seed, method.name),
+            method, model, subject.inputs[:n], subject.targets[:n], seed=derive(seed, method.name), **subject.supplies
         )  # fmt: skip
         values.append(maps.spearman(original, changed.abs()).cpu().numpy())
     return Scores(values=np.stack(values)[None])
