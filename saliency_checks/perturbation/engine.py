@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from saliency_checks.chunking import ELEMENTS_PER_PASS, chunked
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-# Input elements per forward pass: enough to fill a small model's batch, little enough for memory.
-CHUNK_ELEMENTS = 1 << 20
+CHUNK_ELEMENTS = ELEMENTS_PER_PASS
 
 
 def outputs(
@@ -43,18 +44,8 @@ def outputs(
     model.eval()
     try:
         with torch.no_grad():
-            logits = _chunked(forward, rows, max(1, CHUNK_ELEMENTS // (c * h * w)))
+            logits = chunked(forward, rows, max(1, CHUNK_ELEMENTS // (c * h * w)))
     finally:
         for module in training:  # one by one: a frozen batch norm inside a training model stays frozen
             module.training = True
     return logits.view(n, len(steps), -1)
-
-
-def _chunked(forward, rows: Tensor, size: int) -> Tensor:  # type: ignore[no-untyped-def]
-    try:
-        return torch.cat([forward(chunk) for chunk in rows.split(size)])
-    except torch.OutOfMemoryError:
-        if size == 1:
-            raise
-    # Outside the handler, where no traceback holds the tensors that did not fit.
-    return _chunked(forward, rows, size // 2)
