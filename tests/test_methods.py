@@ -281,7 +281,7 @@ def test_saturation_is_seen_by_the_methods_that_claim_it_and_by_no_gradient(name
     seen = explain(name, Saturated(), x, torch.tensor([0])).item()
     if "saturation" in METHODS[name].claims:
         assert seen == pytest.approx(1, abs=0.03)
-    else:
+    elif not METHODS[name].needs & {"baseline", "references"} and name != "blur_ig":  # what compares may see some of it
         assert seen == 0
 
 
@@ -762,11 +762,15 @@ def test_only_the_global_seed_decides_the_draws(name):
     assert torch.equal(explain(name, model, x, y), explain(name, model, x, y, seed=3)) != METHODS[name].stochastic
 
 
+# They read the activation alone, or ask for a class of their own.
+CLASS_BLIND = {"eigen_cam", "least_likely_complement"}
+
+
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_another_class_gets_another_map(name):
     model, x = convnet(), images()
     one, two = (explain(name, model, x, torch.full((3,), label)) for label in (0, 1))
-    assert not torch.allclose(one, two)
+    assert torch.allclose(one, two) == (name in CLASS_BLIND)
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)

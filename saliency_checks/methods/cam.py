@@ -1,68 +1,146 @@
-"""Class activation maps: the last spatial activation, weighted by what its channels mean for the class."""
+"""Class activation maps: the last spatial activation, weighted by what its channels mean for the class.
+
+A is the activation (n, k, i, j) and G = d f_c / d A. Maps are enlarged bilinearly and not scaled to [0, 1], which
+would hide a map of zeros. Channels that need further passes through the model are weighted in ``cam_perturbation``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from saliency_checks.layers import resize_like
 from saliency_checks.method import method
-from saliency_checks.methods.gradient import class_scores
+from saliency_checks.methods.activation import read
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    Images = Float[Tensor, "n c h w"]
+    Classes = Int[Tensor, " n"]
+    Map = Float[Tensor, "n 1 h w"]
+    Activation = Float[Tensor, "n k i j"]
 
-class LastActivation(TorchFunctionMode):
-    """Remembers the last spatial activation at or behind a convolution, whatever made it (see ``layers``).
+COARSE = {
+    "deletion_insertion": "a map of a few cells spreads each over many pixels, so a pixel's rank says little"
+    " (Rong et al. 2022); pixel_recovery is fair to it",
+    "planted_deletion": "the site's cell holds many pixels, which go in no order; pixel_recovery is fair to it",
+}
 
-    A hook on the convolution would miss the ReLU behind it; a hook on the ReLU needs a module of its own,
-    which ``F.relu`` in a ``forward`` is not. The tensor itself is kept, so a later in-place operation is seen.
-    """
 
-    found: Tensor | None = None
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if not isinstance(output, Tensor) or output.ndim != 4 or not output.requires_grad:
-            return output
-        is_behind = self.found is not None or getattr(func, "__name__", "") == "conv2d"
-        if is_behind and output.shape[-2:].numel() > 1:
-            self.found = output
-        return output
+def ratio(above: Tensor, below: Tensor) -> Tensor:
+    """above / below, 0 where ``below`` is 0."""
+    return torch.where(below == 0, 0, above / torch.where(below == 0, 1, below))
 
 
 @method(
     needs={"gradient", "conv"},
     signed=False,
     expected_failures={
-        "deletion_insertion": "a map of a few cells spreads each over many pixels, so a pixel's rank says little"
-        " (Rong et al. 2022); pixel_recovery is fair to it",
-        "planted_deletion": "the site's cell holds many pixels, which go in no order; pixel_recovery is fair to it",
+        **COARSE,
         "label_permutation": "its ReLU leaves more than a tenth of the maps of twins that memorised all zero, and"
         " same-task twins hardly agree on the rest (a gap of .13 +- .07 in our experiments)",
     },
     reference="Selvaraju et al. 2017, Grad-CAM, equations 1 and 2",
 )
-def grad_cam(
-    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
-) -> Float[Tensor, "n 1 h w"]:
-    """ReLU(sum over k of mean_ij(d f_c / d A_k,ij) A_k), A the last spatial activation, at or behind a convolution.
+def grad_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None) -> Map:
+    """ReLU(sum over k of mean_ij(G_k) A_k)."""
+    a, g = read(model, inputs, targets, layer)
+    return resize_like((g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).relu(), inputs)
 
-    Enlarged bilinearly; not scaled to [0, 1], which would hide a map of zeros.
+
+@method(
+    needs={"gradient", "conv"},
+    signed=False,
+    profiles={"thorough"},
+    reference="Chattopadhay et al. 2018, Grad-CAM++, equations 5, 9 and 19",
+)
+def grad_cam_plus_plus(model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None) -> Map:
+    """ReLU(sum of w_k A_k), w_k = sum_ij ReLU(G) G^2 / (2 G^2 + sum_ij(A_k) G^3)."""
+    a, g = read(model, inputs, targets, layer)
+    alpha = ratio(g**2, 2 * g**2 + a.sum((2, 3), keepdim=True) * g**3)
+    weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
+    return resize_like((weights * a).sum(1, keepdim=True).relu(), inputs)
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=True,
+    profiles={"thorough"},
+    reference="Fu et al. 2020, Axiom-based Grad-CAM, equations 1 and 8",
+)
+def xgrad_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None) -> Map:
+    """Sum of w_k A_k, w_k = sum_ij G A_k / sum_ij A_k.
+
+    Without a ReLU, as in the paper: with one, what speaks against the class is lost and its conservation too.
     """
-    with torch.enable_grad():
-        with LastActivation() as last:
-            scores = class_scores(model, inputs.detach().clone().requires_grad_() * 1, targets)
-        if last.found is None:
-            raise ValueError("this model has no convolution with a spatial output, so it has no class activation map")
-        slope = torch.autograd.grad(scores.sum(), last.found)[0]
-    weights = slope.mean((2, 3), keepdim=True)
-    maps: Tensor = resize_like((weights * last.found.detach()).sum(1, keepdim=True).relu(), inputs)
-    return maps
+    a, g = read(model, inputs, targets, layer)
+    weights = ratio((g * a).sum((2, 3), keepdim=True), a.sum((2, 3), keepdim=True))
+    return resize_like((weights * a).sum(1, keepdim=True), inputs)
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=True,
+    profiles={"thorough"},
+    reference="Draelos and Carin 2020, HiResCAM, equation 4",
+)
+def hires_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None) -> Map:
+    """Sum over k of G_k A_k, place by place; without a ReLU, as in the paper."""
+    a, g = read(model, inputs, targets, layer)
+    return resize_like((g * a).sum(1, keepdim=True), inputs)
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=False,
+    profiles={"thorough"},
+    reference="Jiang et al. 2021, LayerCAM, equations 5 to 7",
+)
+def layer_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None) -> Map:
+    """ReLU(sum over k of ReLU(G_k) A_k), place by place."""
+    a, g = read(model, inputs, targets, layer)
+    return resize_like((g.relu() * a).sum(1, keepdim=True).relu(), inputs)
+
+
+def principal(activation: Activation, centred: bool) -> Activation:
+    """Each place's coordinate along the first right singular vector of the places-by-channels matrix, cut at 0.
+
+    A singular vector has no sign of its own: it is turned so that the mean activation lies on its positive side.
+    """
+    places = activation.flatten(2).transpose(1, 2)
+    mean = places.mean(1, keepdim=True)
+    directions = torch.linalg.svd(places - mean if centred else places, full_matrices=False).Vh[:, :1]
+    side = torch.where((mean * directions).sum(2, keepdim=True) < 0, -1, 1)
+    coordinates: Tensor = ((places - mean if centred else places) * (side * directions)).sum(2)
+    return coordinates.relu().view_as(activation[:, :1])
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=False,
+    profiles={"thorough"},
+    reference="Muhammad and Yeasin 2020, Eigen-CAM, section III; centred as in pytorch-grad-cam",
+)
+def eigen_cam(
+    model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None, centred: bool = True
+) -> Map:
+    """The first principal component of A over its places; it sees neither the class nor what lies behind the layer."""
+    a, _ = read(model, inputs, targets, layer)
+    return resize_like(principal(a, centred), inputs)
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=False,
+    profiles={"thorough"},
+    reference="pytorch-grad-cam, EigenGradCAM, after Muhammad and Yeasin 2020",
+)
+def eigen_grad_cam(
+    model: nn.Module, inputs: Images, targets: Classes, layer: str | None = None, centred: bool = True
+) -> Map:
+    """The first principal component of G A over its places: Eigen-CAM for a class."""
+    a, g = read(model, inputs, targets, layer)
+    return resize_like(principal(g * a, centred), inputs)

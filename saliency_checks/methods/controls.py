@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_checks.method import method
+from saliency_checks.maps import reduce_channels
+from saliency_checks.method import Explain, method
+from saliency_checks.methods.cam import grad_cam
+from saliency_checks.methods.cam_perturbation import unit
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -82,6 +85,29 @@ def center_blob(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"]) ->
 def chroma(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"]) -> Map:
     """max - min over the channels, colourfulness; images of one channel have none, so there it is zero."""
     return inputs.amax(1, keepdim=True) - inputs.amin(1, keepdim=True)
+
+
+@control
+def fake_cam(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"]) -> Map:
+    """One everywhere but for the corner: scores well where the kept share of an image is not counted (Poppi 2021)."""
+    maps = torch.ones_like(inputs[:, :1])
+    maps[..., 0, 0] = 0
+    return maps
+
+
+@method(
+    needs={"gradient", "conv"},
+    signed=False,
+    profiles=(),  # made to be wrong: judged only where it is named
+    reference="Zhang et al. 2025, saliencysense: the least likely class as a negative control",
+)
+def least_likely_complement(
+    model: nn.Module, inputs: Images, targets: Int[Tensor, " n"], base: Explain = grad_cam
+) -> Map:
+    """1 - the map of the least likely class, scaled to [0, 1]; it looks at the model, but not at ``targets``."""
+    with torch.no_grad():
+        least = model(inputs.clone()).argmin(1)
+    return 1 - unit(reduce_channels(base(model, inputs, least)).unsqueeze(1))
 
 
 def _filtered(images: Images, kernel: Float[Tensor, "3 3"]) -> Images:
