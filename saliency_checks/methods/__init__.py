@@ -1,5 +1,25 @@
 """Attribution methods, one file per family; importing this registers them all."""
 
-from saliency_checks.methods import backprop, cam, controls, gradient, path, perturbation
+from saliency_checks.methods import (
+    backprop,
+    cam,
+    contrastive,
+    controls,
+    gradient,
+    path,
+    perturbation,
+    recalibrated,
+    references,
+)
 
-__all__ = ["backprop", "cam", "controls", "gradient", "path", "perturbation"]
+__all__ = [
+    "backprop",
+    "cam",
+    "contrastive",
+    "controls",
+    "gradient",
+    "path",
+    "perturbation",
+    "recalibrated",
+    "references",
+]

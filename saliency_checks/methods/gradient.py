@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,20 @@ def gradient(
 
 @method(
     needs={"gradient"},
+    signed=False,
+    claims={"dummy", "implementation_invariance"},
+    reference="Simonyan et al. 2014, Deep inside convolutional networks, section 3.1",
+    profiles={"thorough"},
+)
+def gradient_magnitude(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """|g|, so that channels add up instead of cancelling."""
+    return input_gradient(model, inputs, targets).abs()
+
+
+@method(
+    needs={"gradient"},
     signed=True,
     claims={"dummy", "implementation_invariance", "linearity"},
     reference="Shrikumar et al. 2016, Not just a black box, section 3",
@@ -57,6 +72,20 @@ def input_x_gradient(
 ) -> Float[Tensor, "n c h w"]:
     """x * g; sums to the logit where the network is piecewise linear and has no biases."""
     return inputs * input_gradient(model, inputs, targets)
+
+
+@method(
+    needs={"gradient"},
+    signed=False,
+    claims={"dummy", "implementation_invariance"},
+    reference="Yasin, Hare and Marcu 2024, |grad| * |input|",
+    profiles={"thorough"},
+)
+def abs_gradient_x_abs_input(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """|g| * |x|: the magnitude of x * g in each channel."""
+    return (inputs * input_gradient(model, inputs, targets)).abs()
 
 
 @method(
@@ -74,8 +103,65 @@ def smoothgrad(
     noise: float = 0.15,
 ) -> Float[Tensor, "n c h w"]:
     """Mean of g(x + N(0, s^2)), with s = ``noise`` times the range of the image (each its own, not the batch's)."""
-    spread = noise * (inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True))
-    total = torch.zeros_like(inputs)
+    return sum(noisy_gradients(model, inputs, targets, samples, noise), torch.zeros_like(inputs)) / samples
+
+
+@method(
+    needs={"gradient"},
+    signed=False,
+    stochastic=True,
+    claims={"dummy", "implementation_invariance"},
+    reference="Hooker et al. 2019, A benchmark for interpretability methods, SmoothGrad-Squared",
+    profiles={"thorough"},
+)
+def smoothgrad_squared(
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    samples: int = 20,
+    noise: float = 0.15,
+) -> Float[Tensor, "n c h w"]:
+    """Mean of g(x + N(0, s^2))^2; s as for smoothgrad."""
+    squares = (gradient**2 for gradient in noisy_gradients(model, inputs, targets, samples, noise))
+    return sum(squares, torch.zeros_like(inputs)) / samples
+
+
+@method(
+    needs={"gradient"},
+    signed=False,
+    stochastic=True,
+    claims={"dummy", "implementation_invariance"},
+    reference="Adebayo et al. 2018, Local explanation methods for deep neural networks lack sensitivity, VarGrad",
+    profiles={"thorough"},
+)
+def vargrad(
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    samples: int = 20,
+    noise: float = 0.15,
+) -> Float[Tensor, "n c h w"]:
+    """Variance of g(x + N(0, s^2)); s as for smoothgrad. Zero wherever the gradient does not change.
+
+    Deviations from a running mean are added up (Welford 1962): a difference of two means may fall below zero.
+    """
+    mean, squares = torch.zeros_like(inputs), torch.zeros_like(inputs)
+    for count, gradient in enumerate(noisy_gradients(model, inputs, targets, samples, noise), start=1):
+        deviation = gradient - mean
+        mean += deviation / count
+        squares += deviation * (gradient - mean)
+    return squares / samples
+
+
+def image_range(inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 1 1"]:
+    """Largest minus smallest value of each image: the scale of noise, whatever the normalisation and the batch."""
+    return inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)
+
+
+def noisy_gradients(
+    model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"], samples: int, noise: float
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """g at ``samples`` points around each image."""
+    spread = noise * image_range(inputs)
     for _ in range(samples):
-        total += input_gradient(model, inputs + spread * torch.randn_like(inputs), targets)
-    return total / samples
+        yield input_gradient(model, inputs + spread * torch.randn_like(inputs), targets)
