@@ -3,23 +3,29 @@
 from saliency_checks.methods import (
     backprop,
     cam,
+    cam_perturbation,
     contrastive,
     controls,
     gradient,
+    information,
     path,
     perturbation,
     recalibrated,
     references,
+    regions,
 )
 
 __all__ = [
     "backprop",
     "cam",
+    "cam_perturbation",
     "contrastive",
     "controls",
     "gradient",
+    "information",
     "path",
     "perturbation",
     "recalibrated",
     "references",
+    "regions",
 ]

@@ -236,7 +236,7 @@ def ig_squared(
     signed=True,
     stochastic=True,
     claims={"dummy", "implementation_invariance", "linearity"},
-    reference="Erion et al. 2021, Improving performance of deep learning models with axiomatic attribution priors, eq 3",
+    reference="Erion et al. 2021, Improving performance of deep learning models with axiomatic attribution priors",
     profiles={"thorough"},
 )
 @added
