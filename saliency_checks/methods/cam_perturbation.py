@@ -12,7 +12,7 @@ from saliency_checks.layers import resize_like
 from saliency_checks.method import method
 from saliency_checks.methods.activation import editor, read
 from saliency_checks.methods.gradient import class_scores
-from saliency_checks.methods.masking import masked_scores
+from saliency_checks.methods.masking import masked_scores, whole_scores
 from saliency_checks.methods.path import Baseline, baseline_like
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def ablation_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str 
         return scores[image] - logits.gather(1, targets[image, None]).squeeze(1)
 
     with torch.no_grad():
-        scores = class_scores(model, inputs.clone(), targets)
+        scores = whole_scores(model, inputs, targets)
         alive = a.flatten(2).any(2).nonzero()  # a channel of zeros changes nothing
         weights = a.new_zeros(a.shape[:2])
         weights[tuple(alive.T)] = chunked(drop, alive, per_pass(inputs)) if len(alive) else a.new_zeros(0)

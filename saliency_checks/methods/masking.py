@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+def whole_scores(model: nn.Module, inputs: Images, targets: Classes) -> Float[Tensor, " n"]:
+    """f_c(x)."""
+    rows = torch.arange(len(inputs), device=inputs.device)
+    return chunked(lambda some: class_scores(model, inputs[some], targets[some]), rows, per_pass(inputs))
+
+
+@torch.no_grad()
 def masked_scores(
     model: nn.Module,
     inputs: Images,

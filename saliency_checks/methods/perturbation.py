@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from saliency_checks.chunking import per_pass
 from saliency_checks.method import method
-from saliency_checks.methods.gradient import class_scores
-from saliency_checks.methods.masking import masked_scores
+from saliency_checks.methods.masking import masked_scores, whole_scores
 from saliency_checks.methods.path import Baseline, baseline_like
 from saliency_checks.methods.segments import SEGMENTS, Game, Segments, explained_by_segment, segmented
 
@@ -69,7 +68,7 @@ def occlusion(
     step = min(stride or max(1, round(side * 2 / 3)), side)  # no pixel stays uncovered
     windows = _windows(height, width, side, step, inputs.device)
     start = baseline_like(inputs, baseline)
-    whole = class_scores(model, inputs.clone(), targets)
+    whole = whole_scores(model, inputs, targets)
     occluded = masked_scores(model, inputs, targets, start, len(windows), lambda which, image: ~windows[which, None])
     total = torch.einsum("kn,khw->nhw", whole - occluded, windows.to(whole.dtype))
     return (total / windows.sum(0)).unsqueeze(1)
