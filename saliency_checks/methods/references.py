@@ -113,7 +113,7 @@ def straight(
 
 def even(steps: int) -> list[float]:
     """Both ends and points between at equal distances."""
-    return [step / max(1, steps - 1) for step in range(steps)] if steps > 1 else [1.0]
+    return [step / (steps - 1) for step in range(steps)] if steps > 1 else [1.0]
 
 
 def anywhere(inputs: Images, steps: int, away: float = 0.0) -> list[Float[Tensor, "n 1 1 1"]]:
@@ -207,7 +207,7 @@ def ig_smoothgrad(
 
 @method(
     needs={"gradient"},
-    signed=True,
+    signed=False,
     stochastic=True,
     claims={"dummy", "implementation_invariance"},
     reference="Yang et al. 2023, Re-calibrating feature attributions, IG-SQ",
