@@ -107,9 +107,7 @@ def rise(
     height, width = inputs.shape[-2:]
     on = (torch.rand(samples, cells, cells) < probability).to(inputs)
     enlarge = [_enlargement(size, cells).to(inputs) for size in (height, width)]
-    shifts = [
-        torch.randint(len(each) - size + 1, (samples,)) for each, size in zip(enlarge, (height, width), strict=True)
-    ]
+    shifts = [torch.randint(len(each) // (cells + 1), (samples,)) for each in enlarge]
     start, total = baseline_like(inputs, baseline), torch.zeros_like(inputs[:, 0])
     for some in torch.arange(samples).split(max(1, per_pass(inputs) // len(inputs))):
         down, across = (
@@ -125,7 +123,8 @@ def rise(
 def _enlargement(size: int, cells: int) -> Float[Tensor, "l cells"]:
     """Bilinear weights of the cells in a line that is one cell longer than the image, which is cut out at random."""
     cell = -(-size // cells)
-    return F.interpolate(torch.eye(cells)[None], size=(cells + 1) * cell, mode="linear", align_corners=False)[0].T
+    one_each = torch.eye(cells, dtype=torch.float64)[None]
+    return F.interpolate(one_each, size=(cells + 1) * cell, mode="linear", align_corners=False)[0].T
 
 
 @method(

@@ -46,8 +46,8 @@ def segmented(inputs: Images, segments: Segments = "grid", count: int = SEGMENTS
 
 def grid(height: int, width: int, count: int) -> Int[Tensor, "h w"]:
     """Rectangles, as near to squares as the pixels allow."""
-    side = (height * width / count) ** 0.5
-    rows, columns = (min(size, max(1, round(size / side))) for size in (height, width))
+    rows = min(height, count, max(1, round((count * height / width) ** 0.5)))
+    columns = min(width, max(1, round(count / rows)))
     down, across = torch.arange(height) * rows // height, torch.arange(width) * columns // width
     labels: Tensor = down[:, None] * columns + across
     return labels
