@@ -25,6 +25,7 @@ from saliency_checks.methods.cam import (
     xgrad_cam,
 )
 from saliency_checks.methods.cam_perturbation import ablation_cam, opti_cam, score_cam, unit
+from saliency_checks.methods.controls import fake_cam, least_likely_complement
 
 from convnets import Cam, Cramped, convnet, images, randomised
 
@@ -372,3 +373,27 @@ def test_every_one_of_the_family_is_registered_and_needs_a_convolution():
     for method in FAMILY:
         entry = registry.get("methods", method.__name__)
         assert entry.needs >= {"gradient", "conv"}
+
+
+# Controls ------------------------------------------------------------------------------------------------------------
+
+
+def test_fake_cam_is_one_but_for_the_corner_and_never_looks_at_the_model():
+    found = fake_cam(None, images(), Y)
+    assert found.shape == (3, 1, 8, 8)
+    assert not found[..., 0, 0].any()
+    assert found.sum() == 3 * 63
+    assert registry.get("methods", "fake_cam").control
+
+
+def test_the_complement_of_the_least_likely_class_turns_its_map_round():
+    model, x = convnet(), images()
+    least = model(x).argmin(1)
+    found = least_likely_complement(model, x, Y)
+    torch.testing.assert_close(found, 1 - unit(grad_cam(model, x, least)))
+    torch.testing.assert_close(least_likely_complement(model, x, Y.flip(0)), found)
+    by_gradient = least_likely_complement(model, x, Y, base=hires_cam)
+    assert (by_gradient.flatten(1).argmin(1) == hires_cam(model, x, least).flatten(1).argmax(1)).all()
+    entry = registry.get("methods", "least_likely_complement")
+    assert not entry.control  # it looks at the model
+    assert not entry.profiles

@@ -87,7 +87,7 @@ def rise(
     inputs: Images,
     targets: Classes,
     baseline: Baseline = 0.0,
-    samples: int = 1000,
+    samples: int = 500,
     cells: int = 7,
     probability: float = 0.5,
 ) -> Map:
@@ -174,7 +174,7 @@ def shapley_sampling(
     inputs: Images,
     targets: Classes,
     baseline: Baseline = 0.0,
-    permutations: int = 25,
+    permutations: int = 10,
     segments: Segments = "grid",
     count: int = SEGMENTS,
 ) -> Map:
@@ -207,7 +207,7 @@ def kernel_shap(
     inputs: Images,
     targets: Classes,
     baseline: Baseline = 0.0,
-    samples: int = 1000,
+    samples: int = 300,
     segments: Segments = "grid",
     count: int = SEGMENTS,
 ) -> Map:
@@ -258,7 +258,7 @@ def lime(
     inputs: Images,
     targets: Classes,
     baseline: Baseline = 0.0,
-    samples: int = 1000,
+    samples: int = 300,
     kernel_width: float = 0.25,
     ridge: float = 0.0,
     segments: Segments = "grid",
