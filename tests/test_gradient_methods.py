@@ -20,7 +20,7 @@ from saliency_checks.methods.gradient import (
 
 from nets import Elementwise, Y, images, kinked, linear, slope, smooth, watched, weights
 
-laws = settings(max_examples=10, deadline=None, derandomize=True)
+laws = settings(max_examples=5, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
 SAMPLING = (smoothgrad, smoothgrad_squared, vargrad)
 

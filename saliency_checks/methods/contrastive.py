@@ -107,7 +107,7 @@ def _class_by_class(base: Method, model: nn.Module, inputs: Images, weights: Log
     """Each image's own classes in the order of their weights, until no image has one that counts."""
     seed = int(torch.randint(2**31, ()))
     terms = []
-    for classes in weights.abs().argsort(dim=1, descending=True).unbind(1):
+    for classes in weights.abs().argsort(dim=1, descending=True, stable=True).unbind(1):
         weight = weights.gather(1, classes[:, None])[:, 0]
         if not weight.any():
             break

@@ -59,18 +59,19 @@ def recalibrate(inputs: Images, paths: Iterable[Path], estimate: Estimate = "val
     return total / torch.where(count > 0, count, 1)
 
 
-def recalibrated(method: Any, estimate: Estimate = "valid_ip") -> Method:
+def recalibrated(method: Any, estimate: Estimate = "valid_ip", **fields: Any) -> Method:
     """The re-calibrated form of a path method: never negative, neither complete nor linear.
 
     Args:
         method: a method of ``references.py`` or its name, or a generator function (model, inputs, targets, ...) of
             :class:`~saliency_checks.methods.references.Path`.
         estimate: see :func:`recalibrate`.
+        fields: of the path method, where it is not registered; see :func:`~saliency_checks.method.as_method`.
 
     Raises:
         TypeError: for a method that is not written as its paths.
     """
-    base = as_method(method)
+    base = as_method(method, **fields)
     paths: Callable[..., Iterator[Path]] = unwrap(base.source)
     if not isgeneratorfunction(paths):
         raise TypeError(f"{base.name} is not written as paths from references, so there is nothing to re-calibrate")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +84,8 @@ def added(paths: Callable[..., Iterable[Path]]) -> Callable[..., Tensor]:
     """The method that adds up the attributions of its paths."""
 
     @functools.wraps(paths)
-    def explain(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"], **settings: object) -> Images:
-        followed = paths(model, inputs, targets, **settings)
+    def explain(model: nn.Module, inputs: Images, *given: Any, **settings: Any) -> Images:
+        followed = paths(model, inputs, *given, **settings)
         return sum((path.attribution() for path in followed), torch.zeros_like(inputs))
 
     return explain

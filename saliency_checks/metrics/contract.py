@@ -85,6 +85,8 @@ def agreement(s: Setting, first: Float[Tensor, "k h w"], second: Float[Tensor, "
 
     On an image where one pixel matters and all others are noise, the ranks of the noise never repeat.
     """
+    if s.method.stochastic and s.method.signed is False:  # a magnitude is read without its sign, which may be a draw's
+        first, second = first.abs(), second.abs()
     both_constant = maps.degenerate(first) & maps.degenerate(second)
     ranked = maps.spearman(first, second).masked_fill(both_constant, 1).mean()
     linear = maps.pearson(first.flatten(1).double(), second.flatten(1).double()).masked_fill(both_constant, 1).mean()

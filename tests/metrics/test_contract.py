@@ -320,3 +320,13 @@ def test_a_method_that_fails_on_some_calls_only_is_an_error_too():
         return plain_gradient(m, x.view(8, 3, 8, 8), t)
 
     assert run("contract", made(needs_eight), net()).verdict == "error"
+
+
+def test_a_stochastic_magnitude_is_read_without_the_sign_of_its_draws():
+    def random_sign(model, inputs, targets):
+        signs = torch.randn(len(inputs), 1, *inputs.shape[2:]).sign()
+        return signs * plain_gradient(model, inputs, targets).sum(1, keepdim=True)
+
+    broken = {s: breaches(made(random_sign, stochastic=True, signed=s), net()) for s in (True, False)}
+    assert {"repeatable", "same_alone_as_in_a_batch"} & set(broken[True])
+    assert broken[False] == {}
