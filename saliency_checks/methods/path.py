@@ -85,9 +85,15 @@ def integrated_gradients(
     steps: int = 24,
     rule: Quadrature = "gauss_legendre",
 ) -> Float[Tensor, "n c h w"]:
-    """(x - b) times the integral over [0, 1] of g(b + t (x - b)) dt, by Gauss-Legendre quadrature.
+    """(x - b) times the integral over [0, 1] of g(b + t (x - b)) dt, by quadrature.
 
-    The weights sum to one for any rule and number of steps, so a linear model is explained exactly.
+    Args:
+        model: from images to logits.
+        inputs: images.
+        targets: classes.
+        baseline: where the way begins; see :func:`baseline_like`.
+        steps: gradients to take.
+        rule: of quadrature. The weights of each sum to one, so a linear model is explained exactly by any of them.
     """
     start = baseline_like(inputs, baseline)
     way = inputs - start
@@ -240,7 +246,7 @@ def _guided_step(
     excess = _length(end - point) - target
     open_ = excess > CLOSE * _length(way)
     while (free := open_ & (point != limit)).any():
-        smallest = slope.masked_fill(~free, torch.inf).flatten(1).kthvalue(rank, dim=1).values
+        smallest = slope.masked_fill(~free, torch.inf).flatten(1).sort(dim=1).values[:, rank - 1]
         chosen = free & (slope <= smallest.view(-1, 1, 1, 1))
         room = _length((limit - point) * chosen)
         partly = point + excess / room.clamp(min=torch.finfo(room.dtype).tiny) * (limit - point)
