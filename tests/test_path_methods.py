@@ -299,6 +299,7 @@ def test_no_point_is_looked_at_twice(method):
     """All references at all places: the published code visits 10 of 50 pairs at its default of 10 times 5."""
     model, x = smooth(), images(1)
     given_ = {"references": OTHERS} if method is expected_gradients else {}
+    given_ |= {"draws": 10, "steps": 5}
 
     def distinct(explain, **settings):
         with watched(model) as seen:

@@ -165,13 +165,14 @@ def ig_uniform(
     model: nn.Module,
     inputs: Images,
     targets: Int[Tensor, " n"],
-    draws: int = 10,
+    draws: int = 20,
     steps: int = 5,
     bounds: tuple[float, float] | None = None,
 ) -> Iterator[Path]:
     """Mean of (x - r) * mean of g on the way from r, with every value of r uniform between the ``bounds``.
 
-    These are the image's own smallest and largest value by default.
+    These are the image's own smallest and largest value by default. The authors draw 10: then two re-calibrated maps
+    of one image agree no better than .3.
     """
     low, high = limits(inputs, bounds)
     for _ in range(draws):
