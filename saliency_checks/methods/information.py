@@ -13,6 +13,7 @@ from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.layers import resize_like
 from saliency_checks.method import method
 from saliency_checks.methods.activation import editor, read
+from saliency_checks.methods.cam import COARSE
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,6 +30,7 @@ LEAST_SPREAD = 0.01
     needs={"gradient", "conv", "references"},
     signed=False,
     stochastic=True,
+    expected_failures=COARSE,
     profiles={"thorough"},
     reference="Schulz et al. 2020, Restricting the flow, equations 2 to 8 and section 3.2 (per-sample bottleneck)",
 )
