@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_checks.case import parametrize_with_checks as parametrize_with_checks
+    from saliency_checks.graft import graft as graft
     from saliency_checks.method import Method as Method
     from saliency_checks.method import method as method
     from saliency_checks.metric import Metric as Metric
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "case": ("parametrize_with_checks",),
+    "graft": ("graft",),
     "method": ("Method", "method"),
     "metric": ("Metric", "metric"),
     "registry": ("get", "names"),

@@ -17,11 +17,13 @@ from saliency_checks.subject import SubjectFactory
 
 def applicable(check: str, method: Method, factory: SubjectFactory, profile: str = "standard") -> str:
     """Why a cell is left out, from what the subject declares alone; "" where it applies or only building can tell."""
+    metric: Metric = registry.get("metrics", check)
+    if factory.serves and not metric.needs & factory.serves:
+        return f"{factory.name} adds nothing that {check} needs"
     if (check, factory.name) in PROFILES[profile].without:
         return f"{check} on {factory.name} is not in the {profile} profile"
     if not factory.exact:
         return ""
-    metric: Metric = registry.get("metrics", check)
     return metric.inapplicable(method, factory.offers, factory.name)
 
 
@@ -68,13 +70,29 @@ def cases(
     if repeated:
         raise registry.DuplicateName(f"two methods are named {', '.join(repeated)}; give one sc.as_method(..., name=)")
     found = []
-    for spec in subjects if subjects is not None else default_subjects(profile):
+    for spec in with_grafts(subjects if subjects is not None else default_subjects(profile)):
         factory = registry.get("subjects", spec) if isinstance(spec, str) else spec
         for check in checks or registry.names("checks"):
             for method in chosen:
                 if not isinstance(factory, SubjectFactory) or not applicable(check, method, factory, profile):
                     found.append(Case(check=check, method=method, subject=spec, profile=profile))
     return sorted(found, key=lambda case: case.id)
+
+
+def with_grafts(subjects: Sequence[Any]) -> list[Any]:
+    """The subjects, and beside each that is not built in the same one with a known cause grafted onto its model."""
+    return [found for spec in subjects for found in (spec, _graft_of(spec)) if found is not None]
+
+
+def _graft_of(spec: Any) -> Any:
+    named = registry.get("subjects", spec) if isinstance(spec, str) else spec
+    if not getattr(named, "graft", True) or (isinstance(spec, str) and registry.is_built_in("subjects", spec)):
+        return None
+    if isinstance(spec, str):
+        return f"{registry.GRAFT}{spec}"
+    from saliency_checks.graft import factory
+
+    return factory(spec)
 
 
 def default_methods(profile: str) -> list[str]:

@@ -68,11 +68,12 @@ def _list(what: str | None) -> int:
 
     if what in (None, "methods"):
         print("methods")
+        wide = 2 + max(map(len, registry.names("methods")))
         for name in registry.names("methods"):
             method = as_method(name)
             traits = ["control"] * method.control + [f"needs {need}" for need in sorted(method.needs)]
             traits += [f"known to fail {check}" for check in sorted(method.expected_failures)]
-            print(f"  {name:26}{', '.join(traits)}".rstrip())
+            print(f"  {name:{wide}}{', '.join(traits)}".rstrip())
     if what in (None, "checks"):
         print("checks")
         for name in registry.names("checks"):

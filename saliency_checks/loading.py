@@ -39,7 +39,7 @@ def build_subject(spec: Any, device: str | None = None) -> Subject:
             built = replace(built, name=registry.slug(spec.rpartition(":")[2]))
         place = devices.pick(device or "auto")
         devices.prepare(place)
-        _built[key] = _on_device(built, place)
+        _built[key] = _with_logits(_on_device(built, place))
         _probe(_built[key])
         _built[(id(spec), "kept")] = spec  # an id stays unique only while its object lives
     return _built[key]
@@ -47,36 +47,78 @@ def build_subject(spec: Any, device: str | None = None) -> Subject:
 
 def name_of(spec: Any) -> str:
     """What a subject will be called, before it is built."""
+    if isinstance(spec, str) and spec.startswith(registry.GRAFT):
+        return f"{name_of(spec.removeprefix(registry.GRAFT))}_graft"
     if isinstance(spec, str):
         return spec if ":" not in spec else registry.slug(spec.rpartition(":")[2])
     return getattr(spec, "name", None) or registry.slug(getattr(spec, "__name__", "subject"))
 
 
+class Logits(nn.Module):
+    """A model whose output holds the logits, as ``.logits`` or as the first of several, reduced to them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        output = self.model(x)
+        if hasattr(output, "logits"):
+            return output.logits
+        return output[0] if isinstance(output, tuple | list) and output else output
+
+
 def _probe(subject: Subject) -> None:
-    """Run the model on two images; whatever does not fit is said now, in the subject's name."""
-    was_training = subject.model.training
+    """Run the model twice on two images; whatever does not fit is said now, in the subject's name."""
+    was_training = [module for module in subject.model.modules() if module.training]
     subject.model.eval()
+    given = subject.inputs[:2].clone()
     try:
         with torch.no_grad():
-            logits = subject.model(subject.inputs[:2])
+            logits, again = (subject.model(given) for _ in range(2))
     except Exception as error:
-        shape = tuple(subject.inputs[:2].shape)
         raise BadSubject(
-            f"subject {subject.name!r}: its model fails on its inputs {shape}: {type(error).__name__}: {error}"
+            f"subject {subject.name!r}: its model fails on its inputs {tuple(given.shape)}:"
+            f" {type(error).__name__}: {error}"
         ) from error
     finally:
-        subject.model.train(was_training)
+        for module in was_training:
+            module.training = True
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         got = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise BadSubject(
             f"subject {subject.name!r}: its model returned {got}, expected logits (N, K) of at least two classes;"
             " wrap it in a module that returns them"
         )
+    if not torch.equal(given, subject.inputs[:2]):
+        raise BadSubject(f"subject {subject.name!r}: its model writes into its input; let it work on x.clone()")
+    if not torch.allclose(logits, again, rtol=1e-4, atol=1e-5):
+        raise BadSubject(
+            f"subject {subject.name!r}: in eval mode two calls of its model on the same images differ by up to"
+            f" {float((logits - again).abs().max()):.2g}; is there a dropout that is always on, or a state that a"
+            " forward pass changes?"
+        )
     if len(subject) and not 0 <= int(subject.targets.min()) <= int(subject.targets.max()) < logits.shape[1]:
         raise BadSubject(
             f"subject {subject.name!r}: targets lie in [{int(subject.targets.min())}, {int(subject.targets.max())}],"
             f" expected class indices below {logits.shape[1]}, the model's number of logits"
         )
+
+
+def _with_logits(subject: Subject) -> Subject:
+    """The subject, its model reduced to the logits where it returns more."""
+    model = Logits(subject.model)
+    model.training = subject.model.training
+    was_training = [module for module in model.modules() if module.training]
+    try:
+        with torch.no_grad():
+            plain = subject.model.eval()(subject.inputs[:1].clone())
+    except Exception:  # _probe says it better
+        return subject
+    finally:
+        for module in was_training:
+            module.training = True
+    return subject if isinstance(plain, Tensor) else replace(subject, model=model)
 
 
 def _on_device(subject: Subject, device: torch.device) -> Subject:
@@ -97,16 +139,18 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
             )  # fmt: skip
         return value
 
-    twins, replicas = subject.twins, subject.replicas
+    twins, layered = subject.twins, subject.layered
     return replace(
         subject,
         model=move(subject.model), inputs=move(subject.inputs), targets=move(subject.targets).long(),
-        references=move(subject.references), truth=move(subject.truth), decoys=move(subject.decoys),
+        references=move(subject.references), clean=move(subject.clean),
+        truth=move(subject.truth), decoys=move(subject.decoys),
         contrast=move(subject.contrast),
         twins=(lambda: move(twins())) if twins else None,
-        replicas=tuple(partial(_replica, build, device) for build in replicas),
+        layered=partial(_later, layered, device) if layered else None,
+        replicas=tuple(partial(_later, build, device) for build in subject.replicas),
     )  # fmt: skip
 
 
-def _replica(build: Callable[[], Subject], device: torch.device) -> Subject:
+def _later(build: Callable[[], Subject], device: torch.device) -> Subject:
     return _on_device(build(), device)

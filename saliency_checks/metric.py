@@ -13,7 +13,7 @@ from saliency_checks import registry
 from saliency_checks.adapters import SUPPLIED
 from saliency_checks.method import Method
 from saliency_checks.subject import Subject
-from saliency_checks.verdict import Bound
+from saliency_checks.verdict import Bound, quantile_of
 
 # More constant or all-zero maps than this are a failure whatever the score is.
 MOST_DEGENERATE = 0.10
@@ -69,6 +69,7 @@ class Metric:
         applies: why this check says nothing about a method (a sentence), or "" where it does.
         binary: every score is 0 or 1, so the interval is exact.
         exact: the score is no sample, so there is no interval (a list of clauses that hold or not).
+        quantile: what is judged is this quantile of the scores per image, and not their mean.
         readings: the score depends on reading a map as signed or as a magnitude.
         n: images at the first look of the standard profile.
         reference: the paper, with its equation or section.
@@ -84,12 +85,17 @@ class Metric:
     applies: Callable[[Method], str] = lambda method: ""
     binary: bool = False
     exact: bool = False
+    quantile: float | None = None
     readings: bool = False
     n: int = 64
     reference: str = ""
     meaning: str = ""
     if_fails: tuple[str, ...] = ()
     summary: str = ""
+
+    def statistic(self, values: NDArray[np.float64]) -> float:
+        """What is judged of the scores of all images of a group."""
+        return float(values.mean()) if self.quantile is None else quantile_of(values, self.quantile)
 
     def inapplicable(self, method: Method, offers: Iterable[str], subject: str) -> str:
         """Why this measurement says nothing of ``method`` on a subject that offers these, or ""."""

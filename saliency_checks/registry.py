@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 KINDS = ("methods", "metrics", "checks", "subjects")
+GRAFT = "graft:"  # before the name of a subject: the same one with a known cause grafted onto its model
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 # What each kind's built-in entries are registered by. Imported on first use: they import torch.
@@ -67,6 +68,13 @@ def own(kind: str) -> list[str]:
     return sorted(name for name, (_, origin) in _entries[kind].items() if not origin.startswith("saliency_checks."))
 
 
+def is_built_in(kind: str, name: str) -> bool:
+    """Whether this name is an entry of this package (or made from one), and not the user's own."""
+    _load_built_in(kind)
+    entry = _entries[kind].get(name)
+    return name.startswith(GRAFT) or (entry is not None and entry[1].startswith("saliency_checks."))
+
+
 def entries(kind: str) -> dict[str, Any]:
     """Everything that was registered so far, by name; entry points only once they are loaded."""
     _load_built_in(kind)
@@ -80,6 +88,10 @@ def get(kind: str, name: str) -> Any:
         UnknownName: says what was looked for, and the nearest names.
     """
     _check_kind(kind)
+    if kind == "subjects" and name.startswith(GRAFT):
+        from saliency_checks.graft import factory
+
+        return factory(name.removeprefix(GRAFT))
     if ":" in name:
         return load(name)
     store = "metrics" if kind == "checks" else kind

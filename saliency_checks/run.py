@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from saliency_checks.metric import MOST_DEGENERATE, Draw, Metric, Scores
 from saliency_checks.profile import PROFILES, Profile
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, REPORTED, SKIP, Result
 from saliency_checks.subject import Subject, Unqualified
-from saliency_checks.verdict import Bound, Judgement, judge
+from saliency_checks.verdict import Bound, Judgement, judge, judge_quantile
 from saliency_checks.wording import explain_verdict
 
 Progress = Callable[[str], None]
@@ -38,12 +39,27 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
         ContractError: the method raised or returned no map of these inputs.
         Unqualified: the subject does not meet the metric's precondition.
     """
-    metric, explained, judged = _metric(check), as_method(method), build_subject(subject)
+    metric, explained = _metric(check), as_method(method)
+    judged = suited(build_subject(subject), explained)
     if reason := metric.inapplicable(explained, judged.offers, judged.name):
         raise Unqualified(reason)
     scores = metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
     means = scores.values.mean(1)
-    return np.asarray(means[_worst(means.mean(1), metric.better)])
+    return np.asarray(means[_worst([metric.statistic(row) for row in means], metric.better)])
+
+
+def suited(subject: Subject, method: Method) -> Subject:
+    """The subject, with its cause in a layer where the method reads one: a cause that bypasses it cannot be seen.
+
+    Raises:
+        Unqualified: no layer of the model takes the cause.
+    """
+    if subject.layered is None or "conv" not in method.needs:
+        return subject
+    if "layered" not in subject.cache:
+        subject.cache["layered"] = subject.layered()
+    layered: Subject = subject.cache["layered"]
+    return layered
 
 
 def run(
@@ -79,6 +95,7 @@ def run(
     try:
         judged = build_subject(subject, device)
         record = replace(record, subject=judged.name)
+        judged = suited(judged, explained)
         if reason := metric.inapplicable(explained, judged.offers, judged.name):
             raise Unqualified(reason)
         result = _look(metric, explained, judged, chosen, record, limit, n, progress or (lambda text: None))
@@ -136,7 +153,8 @@ def _judge(
         score = float(scores.values.mean())
         verdict = REPORTED if bound is None else PASS if bound.holds(score) else FAIL
         return Judgement(verdict=verdict, score=score, low=score, high=score, group=0, n=scores.n, n_needed=None)
-    judgement = judge(
+    rule = judge if metric.quantile is None else partial(judge_quantile, quantile=metric.quantile)
+    judgement = rule(
         scores.values, bound or Bound.parse(">= 0"), binary=metric.binary, look=look, looks=looks, readings=readings,
         rng=np.random.default_rng(derive(record.key, record.seed, "interval", look)),
     )  # fmt: skip
@@ -150,8 +168,8 @@ def _preference(judgement: Judgement, metric: Metric) -> tuple[int, float]:
     return order.index(judgement.verdict), -judgement.score if metric.better == "higher" else judgement.score
 
 
-def _worst(means: NDArray[Any], better: str) -> int:
-    return int(means.argmin() if better == "higher" else means.argmax())
+def _worst(scores: Sequence[float], better: str) -> int:
+    return scores.index(min(scores) if better == "higher" else max(scores))
 
 
 def _controls(metric: Metric, subject: Subject, draw: Draw, progress: Progress) -> dict[str, float]:
@@ -166,8 +184,9 @@ def _controls(metric: Metric, subject: Subject, draw: Draw, progress: Progress) 
         key = ("control", metric.name, name, draw)
         if key not in subject.cache:
             progress(f"{metric.name}/{name}/{subject.name}: control")
-            values = metric.measure(control, subject, draw).values.mean((1, 2))
-            subject.cache[key] = float(values[_worst(values, metric.better)])
+            rows = metric.measure(control, subject, draw).values.mean(1)
+            values = [metric.statistic(row) for row in rows]
+            subject.cache[key] = values[_worst(values, metric.better)]
         scores[name] = subject.cache[key]
     return scores
 

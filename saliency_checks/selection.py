@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from saliency_checks import device as devices
 from saliency_checks import registry
-from saliency_checks.case import applicable, default_methods, default_subjects
+from saliency_checks.case import applicable, default_methods, default_subjects, with_grafts
 from saliency_checks.method import Method, as_method
 from saliency_checks.subject import SubjectFactory
 from saliency_checks.verdict import Bound
@@ -68,11 +68,13 @@ class Selection:
             (method, subject)
             for method in sorted(self.methods)
             for subject in sorted(self.subjects)
-            if self.named or not self._left_out(check, self.methods[method], self.subjects[subject])
+            if not self._left_out(check, self.methods[method], self.subjects[subject])
         ]
 
     def _left_out(self, check: str, method: Method, subject: str) -> bool:
         factory = registry.get("subjects", subject)
+        if self.named and not getattr(factory, "serves", ()):
+            return False
         return isinstance(factory, SubjectFactory) and bool(applicable(check, method, factory, self.profile))
 
 
@@ -96,7 +98,7 @@ def _subjects(specs: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for spec in dict.fromkeys(specs):
         try:
-            entry = registry.get("subjects", spec)
+            entry, *graft = [registry.get("subjects", name) for name in with_grafts([spec])]
         except registry.UnknownName as error:
             raise BadSelection(_sentence("subject", spec, error)) from error
         except Exception as error:
@@ -105,6 +107,8 @@ def _subjects(specs: Iterable[str]) -> dict[str, str]:
         if name in found:
             raise BadSelection(f"two subjects are called {name!r}, one of them {spec!r}; rename one")
         found[name] = spec
+        if graft:
+            found[graft[0].name] = f"{registry.GRAFT}{spec}"
     return found
 
 

@@ -21,9 +21,11 @@ OFFERS = {
     "conv": "convolutional layers",
     "truth": "a mask of the pixels that cause the class, and masks of exchangeable decoys",
     "removal": "inputs from which the cause can be removed, and the class with it",
+    "deletion": "a cause that can be taken away pixel by pixel",
     "contrast": "inputs with the causes of two classes",
     "randomization": "a trained model whose weights may be drawn again",
     "twins": "models trained on the same task and on permuted labels",
+    "graded": "a model whose known cause can be made smaller or greater",
     "natural": "images on which deletion and insertion may be judged",
 }
 
@@ -84,11 +86,16 @@ class Subject:
         decoys: masks of the exchangeable pixels that do not (N, D, H, W).
         contrast: images with two causes.
         removable: whether deleting the truth takes the class away (verified by whoever built the subject).
+        indivisible: the cause goes with any of its pixels (a pattern), so that an order of pixels says nothing.
         natural: whether deletion and insertion may be judged on these images.
         randomizable: whether checks may draw the model's weights again (on copies).
         twins: builds the label-permuted and the same-task twins when first needed.
         replicas: builds further subjects of the same recipe (other training seeds, other images); with this
             one they are the clusters, and the worst is judged.
+        least_replicas: replicas that count in every profile.
+        clean: the inputs without what was planted on them (N, C, H, W): what a deleted pixel holds.
+        graded: ``model.at(effect)`` is the model with its known cause at another size.
+        layered: builds the same subject with the cause in the activations that layer methods read.
         facts: numbers that were measured when the subject was built, such as its accuracy; for reports.
     """
 
@@ -102,10 +109,15 @@ class Subject:
     decoys: Bool[Tensor, "n d h w"] | None = field(default=None, repr=False, kw_only=True)
     contrast: Contrast | None = field(default=None, repr=False, kw_only=True)
     removable: bool = field(default=False, kw_only=True)
+    indivisible: bool = field(default=False, kw_only=True)
     natural: bool = field(default=True, kw_only=True)
     randomizable: bool = field(default=True, kw_only=True)
     twins: Callable[[], Twins] | None = field(default=None, repr=False, kw_only=True)
     replicas: tuple[Callable[[], Subject], ...] = field(default=(), repr=False, kw_only=True)
+    least_replicas: int = field(default=0, repr=False, kw_only=True)
+    clean: Float[Tensor, "n c h w"] | None = field(default=None, repr=False, kw_only=True)
+    graded: bool = field(default=False, kw_only=True)
+    layered: Callable[[], Subject] | None = field(default=None, repr=False, kw_only=True)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -145,9 +157,11 @@ class Subject:
             "conv": any(isinstance(module, nn.Conv2d) for module in self.model.modules()),
             "truth": self.truth is not None and self.decoys is not None,
             "removal": self.truth is not None and self.removable,
+            "deletion": self.truth is not None and self.removable and not self.indivisible,
             "contrast": self.contrast is not None,
             "twins": self.twins is not None,
             "natural": self.natural,
+            "graded": self.graded,
         }
         return frozenset(name for name, is_held in held.items() if is_held)
 
@@ -168,6 +182,7 @@ class Subject:
 
     def members(self, replicas: int) -> tuple[Subject, ...]:
         """This subject and up to ``replicas`` further ones of its recipe, each built once."""
+        replicas = max(replicas, self.least_replicas)
         built: list[Subject] = self.cache.setdefault("replicas", [])
         built.extend(build() for build in self.replicas[len(built) : replicas])
         return (self, *built[:replicas])
@@ -184,13 +199,17 @@ class SubjectFactory:
         build: makes the subject; called once per process, when first needed.
         offers: what it will at least offer.
         exact: it offers nothing else, so cells that need more can be left out without building it.
+        serves: only checks that need one of these are run on it; all where it is empty.
         profiles: the profiles that include it by default.
+        graft: whether a known cause is grafted onto its model as well, see :func:`saliency_checks.graft`.
     """
 
     name: str
     build: Callable[[], Subject]
     offers: frozenset[str]
     exact: bool = False
+    serves: frozenset[str] = frozenset()
+    graft: bool = True
     profiles: frozenset[str] = frozenset({"quick", "standard", "thorough"})
 
     def __call__(self) -> Subject:
@@ -213,7 +232,12 @@ class SubjectFactory:
 def subject(build: Callable[[], Subject], /) -> SubjectFactory: ...
 @overload
 def subject(
-    *, name: str | None = None, offers: Iterable[str] = (), exact: bool = False, profiles: Iterable[str] | None = None
+    *,
+    name: str | None = None,
+    offers: Iterable[str] = (),
+    exact: bool = False,
+    profiles: Iterable[str] | None = None,
+    graft: bool = True,
 ) -> Callable[[Callable[[], Subject]], SubjectFactory]: ...
 def subject(
     build: Callable[[], Subject] | None = None,
@@ -223,6 +247,7 @@ def subject(
     offers: Iterable[str] = (),
     exact: bool = False,
     profiles: Iterable[str] | None = None,
+    graft: bool = True,
 ) -> Any:
     """Register a function that builds a :class:`Subject`; it is called when first needed.
 
@@ -233,6 +258,7 @@ def subject(
         offers: what the subject must offer, from ``OFFERS``.
         exact: it offers nothing else: checks that need more are not collected for it.
         profiles: the profiles that run it by default: all of them.
+        graft: also judge methods by a known cause that is grafted onto the model (see the README).
     """
     unknown = set(offers) - set(OFFERS)
     if unknown:
@@ -245,6 +271,7 @@ def subject(
             offers=frozenset(offers),
             exact=exact,
             profiles=frozenset(profiles or ("quick", "standard", "thorough")),
+            graft=graft,
         )
         origin = f"{build.__module__}:{build.__qualname__}"
         registered: SubjectFactory = registry.register("subjects", factory.name, factory, origin=origin)

@@ -175,6 +175,44 @@ def judge(
     return replace(found, score=float(values[found.group].mean()), low=top - found.high, high=top - found.low)
 
 
+def judge_quantile(
+    values: Array, bound: Bound, *, quantile: float, binary: bool = False, look: int, looks: int, readings: int = 1,
+    error: float = ERROR, rng: np.random.Generator,
+) -> Judgement:  # fmt: skip
+    """As `judge`, for a quantile of the scores where less is better: does a share ``quantile`` of them hold the bound?
+
+    The share is a proportion, so the limits are exact whatever the distribution (Clopper-Pearson, inverted: limits of
+    a quantile by order statistics, Thompson 1936); the score shown, its limits and the verdict agree.
+
+    Raises:
+        ValueError: for a bound with ``>=``, several redraws, and as `judge` does.
+    """
+    if bound.op != "<=" or values.ndim != 3 or values.shape[1] != 1:
+        raise ValueError(f"bound {bound}, scores {values.shape}: expected '<=', and (groups, 1, images)")
+    share = Bound(">=", quantile)
+
+    def at(edge: float) -> Judgement:
+        hits = (values <= edge).astype(float)
+        return judge(hits, share, binary=True, look=look, looks=looks, readings=readings, error=error, rng=rng)
+
+    steps = sorted({float(value) for value in values.flatten()})
+    judged = [at(step) for step in steps]
+    scores = [quantile_of(group[0], quantile) for group in values]
+    worst = scores.index(max(scores))
+    low = next((step for step, j in zip(steps, judged, strict=True) if j.high >= quantile), steps[-1])
+    high = next((step for step, j in zip(steps, judged, strict=True) if j.low >= quantile), None)
+    high = max(steps[-1], 2 * bound.value) if high is None else high  # too few images to bound it
+    return replace(at(bound.value), score=scores[worst], low=low, high=high, group=worst)
+
+
+def quantile_of(values: Array, quantile: float) -> float:
+    """The least score that at least a share ``quantile`` of the scores does not exceed."""
+    import numpy as np
+
+    ordered = np.sort(values)
+    return float(ordered[max(0, math.ceil(quantile * len(ordered) - 1e-9) - 1)])
+
+
 def _judge(values: Array, edge: float, binary: bool, levels: Pair, rng: np.random.Generator) -> Judgement:
     groups = [_estimate(group, binary, levels, rng) for group in values]
     worst = min(groups, key=lambda group: group.mean)

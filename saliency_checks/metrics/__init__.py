@@ -1,6 +1,7 @@
 """One file per property; importing this package registers them all."""
 
 from saliency_checks.metrics import (  # noqa: F401
+    acuity,
     cascading_randomization,
     class_contrast,
     complexity,

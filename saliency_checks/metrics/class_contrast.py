@@ -9,6 +9,7 @@ from saliency_checks import maps
 from saliency_checks.explain import model_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.planted_deletion import reading
 from saliency_checks.subject import Subject
 
 
@@ -38,7 +39,9 @@ def class_contrast(method: Method, subject: Subject, draw: Draw) -> Scores:
                 method, member, member.model, contrast.inputs, contrast.targets[:, asked], 0, n,
                 seed=draw.seed, stream=f"contrast {asked}",
             )  # fmt: skip
-            own, other = maps.over_masks(attributions, contrast.sites[:n]).roll(-asked, dims=1).unbind(1)
+            # On a graft the asked logit does not depend on the other site at all, so that a magnitude is enough.
+            read = attributions if member.clean is None else reading(attributions, method)
+            own, other = maps.over_masks(read, contrast.sites[:n]).roll(-asked, dims=1).unbind(1)
             won.append((own > other).double() + 0.5 * (own == other).double())
             constant.append(float(maps.degenerate(attributions).double().mean()))
         values.append(torch.stack(won).mean(0).cpu().numpy())

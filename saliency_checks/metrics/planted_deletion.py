@@ -24,17 +24,28 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
+SITES = (1, 2, 4)  # on a graft, by the size of the site
 RANDOM_ORDERS = 4
 # The least distance from random to truth to divide by, as a share of the images' mean.
 LEAST_DISTANCE = 0.25
 
 
 def logit_drop(subject: Subject, order: Int[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """Mean fall of the target logit over ``COUNTS`` deleted pixels."""
+    """Mean fall of the target logit over ``COUNTS`` deleted pixels.
+
+    On a graft: of the logit that the cause adds, over ``SITES`` times the site's size; a deleted pixel gets its own
+    value back. What the user's model makes of the deletion is not known, and would cost its passes.
+    """
     n = len(order)
     inputs, targets = subject.inputs[:n], subject.targets[:n]
-    fill = FILLS["local_mean"](inputs, subject.absent_value)
-    logits = outputs(subject.model, inputs, fill, order, (0, *COUNTS))
+    if subject.clean is None:
+        fill = FILLS["local_mean"](inputs, subject.absent_value)
+        logits = outputs(subject.model, inputs, fill, order, (0, *COUNTS))
+    else:
+        assert subject.truth is not None
+        site = int(subject.truth[0].sum())
+        cause = subject.model.cause()  # type: ignore[operator]
+        logits = outputs(cause, inputs, subject.clean[:n], order, (0, *(site * times for times in SITES)))
     target = logits.gather(2, targets.view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(2)
     return target[:, 0] - target[:, 1:].mean(1)
 
@@ -84,7 +95,7 @@ def reading(attributions: Float[Tensor, "n h w"], method: Method) -> Float[Tenso
 
 @metric(
     bound=">= 0.70",
-    needs={"removal"},
+    needs={"deletion"},
     readings=True,
     n=96,
     reference="Samek et al. 2017 (perturbation curves), on a cause known by construction",

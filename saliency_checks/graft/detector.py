@@ -1,0 +1,198 @@
+"""The small convolutional network that turns a spot into evidence; trained on pieces of the subject's own images.
+
+It is told where the spots are (a label for each spot and for the background), which it learns in a few seconds; told
+the image's class only, it takes several times as long and sometimes fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from saliency_checks import cache
+from saliency_checks.fixtures import progress
+from saliency_checks.fixtures.models import hue_vectors
+from saliency_checks.fixtures.planted import CLASSES, NONE
+from saliency_checks.fixtures.training import isolated
+from saliency_checks.graft.scenes import Canvas, Scene, orientations, paint
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+VERSION = 1
+WIDTH, FEATURES = 12, 24
+DECOY_WEIGHT = 0.3  # there are seven for each site and each background
+ABSENT = -30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRecipe:
+    """How a detector comes about; with the images' digest, the key of the cache."""
+
+    canvas: Canvas
+    role: str
+    seed: int
+    scenes: int
+    epochs: int = 12
+    batch: int = 64
+    rate: float = 1e-2
+    version: int = VERSION
+
+
+class Rescale(nn.Module):
+    """From the images' own range to [-2, 2] per channel."""
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, canvas: Canvas) -> None:
+        super().__init__()
+        low, high = canvas.limits(torch.zeros(1))
+        self.register_buffer("centre", (low + high) / 2)
+        self.register_buffer("scale", (high - low) / 4)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        scaled: Tensor = (x - self.centre) / self.scale
+        return scaled
+
+
+class Detector(nn.Module):
+    """Images (N, C, H, W) -> evidence (N, 3), at least 0: the strongest place of each class's map.
+
+    Where no spot is, the evidence is exactly 0, so that the grafted model is there the user's own.
+
+    Attributes:
+        scores: what each place says for each class, at a fraction of the size (N, 3, I, J); above 0 for its spot.
+    """
+
+    def __init__(self, canvas: Canvas) -> None:
+        super().__init__()
+        coarse = max(1, canvas.unit // 4)  # a spot's unit is then a few pixels wide, whatever the image's size
+        if canvas.is_coloured:
+            lens = nn.Conv2d(len(canvas.low), WIDTH, 1)
+        else:
+            apart = canvas.unit // coarse
+            lens = nn.Conv2d(len(canvas.low), WIDTH, 3, dilation=apart, padding=apart)
+        self.scores = nn.Sequential(
+            Rescale(canvas), nn.AvgPool2d(coarse), lens, nn.ReLU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(WIDTH, FEATURES, 1), nn.ReLU(), nn.Conv2d(FEATURES, CLASSES, 1),
+        )  # fmt: skip
+        self.rectify = nn.ReLU()
+        height, width = (side // coarse // 2 for side in canvas.size)
+        self.strongest = nn.Sequential(nn.MaxPool2d((height, width)), nn.Flatten())
+        for layer in self.scores:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            lens.weight.copy_(_lens(canvas, lens.weight))
+
+    def places(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 i j"]:
+        """Evidence by place, of which the detector's output is the greatest."""
+        found: Tensor = self.rectify(self.scores(x))
+        return found
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
+        evidence: Tensor = self.strongest(self.places(x))
+        return evidence
+
+
+def _lens(canvas: Canvas, like: Tensor) -> Tensor:
+    """Opponent colours, or the eight orientations: with random filters the training sometimes fails."""
+    weight = torch.zeros_like(like)
+    if canvas.is_coloured:
+        weight[:, :3] = hue_vectors(torch.arange(WIDTH) * 360.0 / WIDTH)[:, :, None, None]
+    else:
+        eight = orientations()
+        weight[:] = (like / like.std()).mean(1, keepdim=True) / 3
+        weight[: len(eight)] = eight.unsqueeze(1) / 3
+        weight /= len(canvas.low)
+    return weight
+
+
+def trained(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe) -> Detector:
+    """The detector of ``recipe`` for these images, in eval mode, from the cache or trained now."""
+
+    def make() -> tuple[cache.Tensors, cache.Facts]:
+        with progress.line() as say:
+            return fit(images, recipe, say).state_dict(), {}
+
+    blank = _blank(recipe.canvas)
+    stored = cache.load_or_make("graft", recipe, make, like=blank.state_dict(), data=cache.digest({"images": images}))
+    blank.load_state_dict(stored.tensors, assign=True)
+    return blank.eval().requires_grad_()
+
+
+def fit(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe, say: progress.Say = lambda text: None) -> Detector:
+    """Train, without the cache."""
+    crop = recipe.canvas.crop()
+    with isolated(recipe.seed):
+        detector = Detector(recipe.canvas)
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generator = Generator().manual_seed(recipe.seed)
+        optimiser = torch.optim.Adam(detector.parameters(), lr=recipe.rate)
+        steps = recipe.epochs * -(-recipe.scenes // recipe.batch)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.rate, total_steps=steps)
+        for epoch in range(recipe.epochs):
+            say(f"graft: training a detector, epoch {epoch + 1} of {recipe.epochs}")
+            labels = torch.randint(CLASSES + 1, (recipe.scenes,), generator=generator)
+            pieces = _pieces(images, recipe.scenes, crop.size[0], generator)
+            scene = paint(pieces, labels, recipe.role, crop, generator)
+            masks = scene.masks
+            for batch in torch.randperm(recipe.scenes, generator=generator).split(recipe.batch):
+                optimiser.zero_grad()
+                _loss(detector.scores(scene.inputs[batch]), masks[batch], labels[batch]).backward()
+                optimiser.step()
+                schedule.step()
+        detector.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return detector
+
+
+def _loss(
+    scores: Float[Tensor, "n 3 i j"], masks: Bool[Tensor, "n s h w"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the strongest place within each spot, and of all between them; "none" scores 0."""
+    spots = F.adaptive_max_pool2d(masks.to(scores.dtype), scores.shape[-2:]) > 0
+    regions = torch.cat([spots, ~spots.any(1, keepdim=True)], dim=1)
+    strongest = scores.unsqueeze(1).masked_fill(~regions.unsqueeze(2), ABSENT).flatten(3).amax(3)
+    logits = F.pad(strongest, (0, 1))
+    wanted = torch.full(logits.shape[:2], NONE)
+    wanted[:, 0] = labels
+    each = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
+    return (each[:, 0] + DECOY_WEIGHT * each[:, 1:-1].sum(1) + each[:, -1]).mean()
+
+
+def _pieces(images: Float[Tensor, "n c h w"], count: int, side: int, generator: Generator) -> Tensor:
+    drawn = torch.randint(len(images), (count,), generator=generator).tolist()
+    tops = torch.randint(images.shape[2] - side + 1, (count,), generator=generator).tolist()
+    lefts = torch.randint(images.shape[3] - side + 1, (count,), generator=generator).tolist()
+    cut = [images[i, :, y : y + side, x : x + side] for i, y, x in zip(drawn, tops, lefts, strict=True)]
+    return torch.stack(cut)
+
+
+def _blank(canvas: Canvas) -> Detector:
+    with isolated(0):
+        return Detector(canvas)
+
+
+def classes_found(evidence: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+    """The class of the greatest evidence; ``NONE`` where there is none at all."""
+    best, found = evidence.max(1)
+    return found.masked_fill(best <= 0, NONE)
+
+
+@torch.no_grad()
+def evidence(detector: Detector, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
+    return torch.cat([detector(part) for part in inputs.split(32)])
+
+
+def without(scene: Scene, images: Float[Tensor, "n c h w"], *spots: int) -> Float[Tensor, "n c h w"]:
+    """The scenes with the images' own pixels where these spots were."""
+    gone = scene.masks[:, list(spots)].any(1, keepdim=True)
+    return torch.where(gone, images, scene.inputs)

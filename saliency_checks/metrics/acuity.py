@@ -1,0 +1,89 @@
+"""How small a cause can the map still find? Ground truth on the user's own model, see :mod:`saliency_checks.graft`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saliency_checks import maps
+from saliency_checks.explain import model_maps
+from saliency_checks.method import Method
+from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.subject import Subject
+
+EFFECTS = (0.5, 1.0, 2.0, 4.0)
+NEVER = 2 * EFFECTS[-1]  # stands for: not even the largest
+RECOVERY = 0.75  # share of the images, as in pixel_recovery
+
+
+def found(attributions: torch.Tensor, subject: Subject) -> NDArray[np.bool_]:
+    """Where the mean |map| over the site exceeds that over every decoy; a tie has not found it."""
+    assert subject.truth is not None
+    assert subject.decoys is not None
+    n = len(attributions)
+    masks = torch.cat([subject.truth[:n].unsqueeze(1), subject.decoys[:n]], dim=1)
+    strength = maps.over_masks(attributions.abs(), masks)
+    return (strength[:, 0] > strength[:, 1:].amax(1)).cpu().numpy()
+
+
+def thresholds(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The effect from which on each image's cause is found: the step with the fewest exceptions, the later one of two.
+
+    A monotone fit (least squares with one step) for each image; ``NEVER`` where the best step lies beyond all effects.
+
+    Args:
+        hits: array (effects, images), effects in rising order.
+    """
+    steps = len(hits) + 1
+    early = np.stack([hits[:step].sum(0) for step in range(steps)])  # found before the step
+    late = np.stack([(~hits[step:]).sum(0) for step in range(steps)])  # missed from there on
+    best = steps - 1 - (early + late)[::-1].argmin(0)
+    found_from: NDArray[np.float64] = np.asarray([*EFFECTS, NEVER])[best]
+    return found_from
+
+
+@metric(
+    bound="<= 2",
+    better="lower",
+    needs={"graded"},
+    quantile=RECOVERY,
+    n=32,  # for each of three detectors and each effect
+    reference="docs of this project (a graded cause grafted onto the model); detection thresholds: psychophysics",
+    meaning="the map finds a cause in this model only where it is large against the model's other evidence",
+    if_fails=(
+        "does pixel_recovery on the graft fail too? then the map misses even a large cause",
+        "does the map show the input, or a fixed model, rather than what the asked class depends on?",
+        "is the map noisy? more samples, more steps",
+        "is the gradient shattered in this model? then averaging methods find smaller causes",
+    ),
+)
+def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
+    """Least effect (in spreads of the model's logits) from which three of four images' causes are found."""
+    members = subject.members(draw.replicas)
+    n = min(draw.n, *(len(member) for member in members))
+    hits = []
+    constant = 0.0
+    for member in members:
+        rows = []
+        for effect in EFFECTS:
+            model = member.model.at(effect)  # type: ignore[operator]
+            attributions = model_maps(
+                method, member, model, member.inputs, member.targets, 0, n, seed=draw.seed, stream=f"effect {effect}"
+            )
+            rows.append(found(attributions, member))
+            constant = max(constant, float(maps.degenerate(attributions).double().mean()))
+        hits.append(np.stack(rows))
+    recovery = [[round(float(row.mean()), 3) for row in rows] for rows in hits]
+    return Scores(
+        values=np.stack([thresholds(rows) for rows in hits])[:, None, :],
+        groups=tuple(f"detector {i}" for i in range(len(members))),
+        degenerate=constant,
+        details={"effects": EFFECTS, "recovery": recovery, "note": _note(recovery)},
+    )
+
+
+def _note(recovery: list[list[float]]) -> str:
+    worst = [min(column) for column in zip(*recovery, strict=True)]
+    curve = ", ".join(f"{effect:g}: {share:.2f}" for effect, share in zip(EFFECTS, worst, strict=True))
+    return f"found in a share of the images, by effect (worst detector): {curve}"
