@@ -94,6 +94,7 @@ def _grafted(
     images = images.repeat(-(-n // len(images)), 1, 1, 1)[:n]
     causes = torch.arange(n) % len(classes)
     scene = _paint(images, causes, recipe, generator)
+    causes = scene.labels
     drop, kept, facts = verify(detector, scene, images, recipe, generator)
     spread = logit_spread(base.model, scene.inputs[:SPREAD_IMAGES])
     facts |= {"effect": effect, "spread": spread, "role": recipe.role, "detector": number}
@@ -106,9 +107,9 @@ def _grafted(
     def of(model: nn.Module, others: tuple[Any, ...], layered: Any = None) -> Subject:
         return Subject(
             model, shown, classes[causes[kept]], name=f"{base.name}_graft", absent=_absent(base),
-            truth=masks[:, 0], decoys=masks[:, 1:], contrast=contrast, clean=images[kept], removable=True,
-            indivisible=not recipe.canvas.is_coloured,            natural=False, randomizable=False, graded=True, references=base.references, replicas=others,
-            least_replicas=len(others), layered=layered, facts=facts,
+            truth=masks[:, 0], decoys=masks[:, 1:], contrast=contrast, clean=images[kept], references=base.references,
+            removable=True, indivisible=not recipe.canvas.is_coloured, natural=False, randomizable=False, graded=True,
+            replicas=others, least_replicas=len(others), layered=layered, facts=facts,
         )  # fmt: skip
 
     others = tuple(partial(graft, base, effect, detector=i) for i in range(1, DETECTORS)) if not number else ()
