@@ -124,7 +124,7 @@ def parametrize_with_checks(
 
     parameters = []
     for case in cases(methods, subjects, checks, profile):
-        reason = case.method.expected_failures.get(case.check)
+        reason = case.method.known_failure(case.check, case.subject if isinstance(case.subject, str) else "")
         # Only a verdict is excused: an error is never an expected failure.
         marks = [pytest.mark.xfail(reason=reason, strict=True, raises=CheckFailed)] if reason else []
         parameters.append(pytest.param(case, id=case.id, marks=marks))

@@ -48,7 +48,8 @@ class Method:
         stochastic: two calls differ beyond rounding unless they are seeded alike.
         control: it never looks at the model, so no check may pass it.
         claims: axioms it is said to fulfil, from ``CLAIMS``.
-        expected_failures: check -> why this method is known to fail it; an unexpected pass is an error.
+        expected_failures: check, or check/subject -> why this method is known to fail it; an unexpected pass is an
+            error.
         reference: the paper.
         profiles: the profiles that judge it where no method is named: the quick one has a few, or it would not be.
         source: what it was made from, so that the same object finds its registered entry.
@@ -74,6 +75,10 @@ class Method:
         for check, reason in self.expected_failures.items():
             if not reason.strip():
                 raise ValueError(f"method {self.name!r}: the expected failure of {check!r} has no reason; give one")
+
+    def known_failure(self, check: str, subject: str) -> str:
+        """Why it is known to fail this check on this subject, or ""."""
+        return self.expected_failures.get(f"{check}/{subject}") or self.expected_failures.get(check, "")
 
     def __call__(
         self,

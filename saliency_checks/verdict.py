@@ -179,7 +179,7 @@ def judge_quantile(
     values: Array, bound: Bound, *, quantile: float, binary: bool = False, look: int, looks: int, readings: int = 1,
     error: float = ERROR, rng: np.random.Generator,
 ) -> Judgement:  # fmt: skip
-    """As `judge`, for a quantile of the scores where less is better: does a share ``quantile`` of them hold the bound?
+    """As `judge`, for a quantile of scores from 0 on where less is better: does a share of them hold the bound?
 
     The share is a proportion, so the limits are exact whatever the distribution (Clopper-Pearson, inverted: limits of
     a quantile by order statistics, Thompson 1936); the score shown, its limits and the verdict agree.
@@ -187,15 +187,15 @@ def judge_quantile(
     Raises:
         ValueError: for a bound with ``>=``, several redraws, and as `judge` does.
     """
-    if bound.op != "<=" or values.ndim != 3 or values.shape[1] != 1:
-        raise ValueError(f"bound {bound}, scores {values.shape}: expected '<=', and (groups, 1, images)")
+    if bound.op != "<=" or values.ndim != 3 or values.shape[1] != 1 or values.min() < 0:
+        raise ValueError(f"bound {bound}, scores {values.shape}: expected '<=', and (groups, 1, images), at least 0")
     share = Bound(">=", quantile)
 
     def at(edge: float) -> Judgement:
         hits = (values <= edge).astype(float)
         return judge(hits, share, binary=True, look=look, looks=looks, readings=readings, error=error, rng=rng)
 
-    steps = sorted({float(value) for value in values.flatten()})
+    steps = sorted({0.0, *map(float, values.flatten())})  # 0: as far down as the scores can go
     judged = [at(step) for step in steps]
     scores = [quantile_of(group[0], quantile) for group in values]
     worst = scores.index(max(scores))

@@ -540,6 +540,13 @@ class Branches(nn.Module):
         return self.head(both.mean((2, 3), keepdim=True)).flatten(1)
 
 
+def test_a_failure_may_be_known_on_one_subject_only():
+    made = as_method(with_scale, expected_failures={"sign": "everywhere", "acuity/small": "here"})
+    assert made.known_failure("sign", "small") == "everywhere"
+    assert made.known_failure("acuity", "small") == "here"
+    assert made.known_failure("acuity", "large") == ""
+
+
 def test_the_layer_behind_the_last_convolution_is_its_activation():
     assert activation_layer(MODEL, X) is MODEL[4]
     deeper = nn.Sequential(nn.Sequential(*list(MODEL)[:5]), *list(MODEL)[5:])

@@ -20,7 +20,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from saliency_checks.verdict import FLOOR, Bound, Judgement, interval, judge, spend
+from saliency_checks.result import FAIL, PASS
+from saliency_checks.verdict import FLOOR, Bound, Judgement, interval, judge, judge_quantile, spend
 
 Array = NDArray[np.float64]
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "verdict_flakiness.py"
@@ -452,3 +453,49 @@ def test_every_simulated_method_has_the_mean_that_it_states(benchmark: ModuleTyp
         worst = (min if method.bound.op == ">=" else max)(np.mean(means, axis=0))
         noise = np.std(means, axis=0).max() / math.sqrt(200)
         assert worst == pytest.approx(method.truth, abs=5 * noise + 1e-9), method.name
+
+
+# --- quantiles -------------------------------------------------------------------------------------------------------
+
+
+def quantile_judgement(values, bound: float, quantile: float = 0.75):
+    return judge_quantile(
+        np.asarray(values, float), Bound("<=", bound), quantile=quantile, look=0, looks=1, rng=np.random.default_rng(0)
+    )
+
+
+@law
+@given(
+    st.lists(st.sampled_from([0.5, 1.0, 2.0, 4.0, 8.0]), min_size=1, max_size=60),
+    st.sampled_from([0.5, 1.0, 2.0, 4.0]),
+)
+def test_verdict_and_limits_of_a_quantile_agree(values, bound):
+    judged = quantile_judgement([[values]], bound)
+    assert judged.low <= judged.score <= judged.high
+    assert (judged.verdict == PASS) == (judged.high <= bound)
+    assert (judged.verdict == FAIL) == (judged.low > bound)
+    assert np.mean(np.asarray(values) <= judged.score) >= 0.75
+    assert np.mean(np.asarray(values) < judged.score) < 0.75
+
+
+@pytest.mark.parametrize("n", [20, 64, 200])
+def test_the_limits_of_a_quantile_are_its_order_statistics(n):
+    """Of distinct values the upper limit is the k-th least with P(Binomial(n, .75) >= k) <= level (Thompson 1936)."""
+    values = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))
+    judged = quantile_judgement([[values]], n / 2)
+    upper = next(k for k in range(n + 1) if stats.binom.sf(k - 1, n, 0.75) <= 0.025)
+    lower = next(k for k in range(n + 1) if stats.binom.cdf(k, n, 0.75) >= 0.025)
+    assert judged.high == (upper if upper <= n else 2 * max(n, n / 2))
+    assert judged.low in (lower, lower + 1)
+
+
+def test_the_worst_group_decides_a_quantile():
+    good, bad = np.full((1, 64), 0.5), np.full((1, 64), 8.0)
+    assert quantile_judgement([good, good], 2.0).verdict == PASS
+    judged = quantile_judgement([good, bad], 2.0)
+    assert (judged.verdict, judged.group, judged.score) == (FAIL, 1, 8.0)
+
+
+def test_a_quantile_wants_a_bound_from_above():
+    with pytest.raises(ValueError, match="expected '<='"):
+        judge_quantile(np.ones((1, 1, 9)), Bound(">=", 1), quantile=0.75, look=0, looks=1, rng=np.random.default_rng(0))

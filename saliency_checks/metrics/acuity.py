@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from saliency_checks import maps
 from saliency_checks.explain import model_maps
+from saliency_checks.fixtures import progress
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.subject import Subject
@@ -62,18 +63,17 @@ def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Least effect (in spreads of the model's logits) from which three of four images' causes are found."""
     members = subject.members(draw.replicas)
     n = min(draw.n, *(len(member) for member in members))
-    hits = []
-    constant = 0.0
-    for member in members:
-        rows = []
-        for effect in EFFECTS:
+    hits, constant = np.zeros((len(members), len(EFFECTS), n), dtype=bool), 0.0
+    cells = [(i, member, j, effect) for i, member in enumerate(members) for j, effect in enumerate(EFFECTS)]
+    for done, (i, member, j, effect) in enumerate(cells):
+        with progress.line() as say:
+            say(f"acuity/{method.name}/{subject.name}: {done * n} of {len(cells) * n} explanations")
             model = member.model.at(effect)  # type: ignore[operator]
             attributions = model_maps(
                 method, member, model, member.inputs, member.targets, 0, n, seed=draw.seed, stream=f"effect {effect}"
             )
-            rows.append(found(attributions, member))
-            constant = max(constant, float(maps.degenerate(attributions).double().mean()))
-        hits.append(np.stack(rows))
+        hits[i, j] = found(attributions, member)
+        constant = max(constant, float(maps.degenerate(attributions).double().mean()))
     recovery = [[round(float(row.mean()), 3) for row in rows] for rows in hits]
     return Scores(
         values=np.stack([thresholds(rows) for rows in hits])[:, None, :],
