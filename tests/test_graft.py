@@ -287,6 +287,13 @@ def test_into_a_layer_the_logit_falls_by_the_stated_effect_too():
     assert float((gained - left).mean()) == pytest.approx(subject.facts["effect"] * subject.facts["spread"], rel=0.15)
 
 
+@pytest.mark.slow
+def test_a_head_that_weighs_each_place_on_its_own_is_lost_on_averaged_gradients_only():
+    """Draelos and Carin 2020, HiResCAM: Grad-CAM shows places that such a model does not use."""
+    assert run("pixel_recovery", "hires_cam", grafted(), profile="quick").verdict == PASS
+    assert run("pixel_recovery", "grad_cam", grafted(), profile="quick").verdict == FAIL
+
+
 def test_a_model_without_such_a_layer_is_skipped_with_the_reason():
     result = run("pixel_recovery", as_method("grad_cam"), grafted("mlp"), profile="quick")
     assert result.verdict == SKIP

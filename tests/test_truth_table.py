@@ -22,25 +22,26 @@ from saliency_checks.run import run
 import truth
 
 TABLE = """
-                     recovery mlp deletion contrast sign cascade layers labels labels_mlp natural complexity
-oracle               P        P   P        P        P    .       .      .      .          .       .
-gradient             P        P   P        P        .    P       P      P      P          P       P
-input_x_gradient     P        P   P        P        P    P       P      P      P          P       P
-integrated_gradients P        P   P        P        P    P       P      P      P          P       P
-deep_lift            P        P   P        P        P    P       P      P      P          P       P
-smoothgrad           i        P   P        P        .    P       P      P      P          P       P
-occlusion            P        P   P        P        P    P       P      P      P          P       P
-guided_backprop      P        P   P        P        .    F       F      *      P          P       P
-grad_cam             P        .   o        P        .    P       P      o      .          F       i
-random               F        F   F        o        *    o       o      o      o          o       *
-smooth_noise         F        F   F        o        *    o       o      o      o          o       *
-constant             F        F   F        F        .    F       F      F      F          F       F
-input_magnitude      F        F   F        F        .    F       F      F      F          o       *
-input_contrast       F        F   F        F        .    F       F      F      F          o       *
-edges                F        F   F        F        .    F       F      F      F          o       *
-center_blob          F        F   F        F        .    F       F      F      F          o       *
-chroma               F        F   o        F        .    F       F      F      F          o       *
-laplacian            F        F   o        F        .    F       F      F      F          o       *
+                     recovery mlp deletion contrast sign cascade layers labels labels_mlp natural complexity graft acuity
+oracle               P        P   P        P        P    .       .      .      .          .       .          P     P
+gradient             P        P   P        P        .    P       P      P      P          P       P          P     P
+input_x_gradient     P        P   P        P        P    P       P      P      P          P       P          P     P
+integrated_gradients P        P   P        P        P    P       P      P      P          P       P          P     P
+deep_lift            P        P   P        P        P    P       P      P      P          P       P          P     P
+smoothgrad           i        P   P        P        .    P       P      P      P          P       P          P     P
+occlusion            P        P   P        P        P    P       P      P      P          P       P          P     P
+guided_backprop      P        P   P        P        .    F       F      *      P          P       P          P     P
+grad_cam             P        .   o        P        .    P       P      o      .          F       i          F     F
+random               F        F   F        o        *    o       o      o      o          o       *          F     F
+smooth_noise         F        F   F        o        *    o       o      o      o          o       *          F     F
+constant             F        F   F        F        .    F       F      F      F          F       F          F     F
+input_magnitude      F        F   F        F        .    F       F      F      F          o       *          F     F
+input_contrast       F        F   F        F        .    F       F      F      F          o       *          F     F
+edges                F        F   F        F        .    F       F      F      F          o       *          F     F
+center_blob          F        F   F        F        .    F       F      F      F          o       *          F     F
+fake_cam             F        F   F        F        .    F       F      F      F          F       F          F     F
+chroma               F        F   o        F        .    F       F      F      F          o       *          F     F
+laplacian            F        F   o        F        .    F       F      F      F          o       *          F     F
 """
 COLUMNS, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 EXPECTED = {(row[0], column): code for row in ROWS for column, code in zip(COLUMNS, row[1:], strict=True)}

@@ -12,6 +12,7 @@ import torch
 
 from saliency_checks import fixtures, registry
 from saliency_checks.fixtures.splits import DEVELOPMENT, HELD_OUT, Split
+from saliency_checks.graft import graft
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
 from saliency_checks.methods.oracle import truth_oracle
@@ -32,6 +33,8 @@ COLUMNS = {
     "labels_mlp": ("label_permutation", ("fashion_mlp",)),
     "natural": ("deletion_insertion", ("fashion_cnn_masked",)),
     "complexity": ("complexity", ("fashion_cnn",)),
+    "graft": ("pixel_recovery", ("graft:fashion_cnn",)),
+    "acuity": ("acuity", ("graft:fashion_cnn",)),
 }
 SPLITS: dict[str, Split] = {"held_out": HELD_OUT, "development": DEVELOPMENT}
 MEANS = {
@@ -45,6 +48,8 @@ MEANS = {
 
 @cache
 def subject(name: str, split: str) -> Subject:
+    if name.startswith(registry.GRAFT):
+        return build_subject(graft(subject(name.removeprefix(registry.GRAFT), split)))
     return build_subject(fixtures.build(name, split=SPLITS[split]))
 
 
@@ -85,6 +90,7 @@ def main() -> None:
                 "planted_deletion",
                 "class_contrast",
                 "sign",
+                "acuity",
             ):
                 cells.append("")
                 continue
