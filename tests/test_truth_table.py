@@ -22,7 +22,7 @@ from saliency_checks.run import run
 import truth
 
 TABLE = """
-                     recovery mlp deletion contrast sign cascade layers labels labels_mlp natural complexity graft acuity
+                    recovery mlp deletion contrast sign cascade layers labels labels_mlp natural complexity graft acuity
 oracle               P        P   P        P        P    .       .      .      .          .       .          P     P
 gradient             P        P   P        P        .    P       P      P      P          P       P          P     P
 input_x_gradient     P        P   P        P        P    P       P      P      P          P       P          P     P
