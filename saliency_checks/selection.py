@@ -64,11 +64,14 @@ class Selection:
 
     def cells(self, check: str) -> list[tuple[str, str]]:
         """(method, subject) of the tests of one check, sorted."""
+        # Where a graft stands beside a subject, only that has a cause of a given size.
+        is_graded = "graded" in registry.get("metrics", check).needs
         return [
             (method, subject)
             for method in sorted(self.methods)
             for subject in sorted(self.subjects)
-            if not self._left_out(check, self.methods[method], self.subjects[subject])
+            if not (is_graded and f"{subject}_graft" in self.subjects)
+            and not self._left_out(check, self.methods[method], self.subjects[subject])
         ]
 
     def _left_out(self, check: str, method: Method, subject: str) -> bool:

@@ -316,6 +316,14 @@ def test_a_layer_on_which_no_logit_depends_says_so():
         direction_into(parts[0], parts, images, images, torch.zeros(8, dtype=torch.long))
 
 
+def test_a_layer_of_four_places_cannot_tell_eight_spots_apart():
+    images = torch.rand(8, 1, 28, 28)
+    model = nn.Sequential(nn.Conv2d(1, 3, 14, stride=14), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    parts = (model, Detector(Canvas.of(images)), torch.arange(3), torch.ones(3), 1.0)
+    with pytest.raises(Unqualified, match="2 x 2 places, too few"):
+        direction_into(model, parts, images, images, torch.zeros(8, dtype=torch.long))
+
+
 # --- acuity --------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +454,7 @@ def test_every_subject_that_a_user_brings_is_grafted_unless_it_says_no(tmp_path:
     flags = ("--pyargs", "saliency_checks.checks", "--saliency-method=mine:good", "--saliency-report=out.json")
     done = project.pytest_in(folder, *flags, "--saliency-subject=own:mine_too", "--saliency-subject=own:plain", "-rs")
     grafts = {key: verdict for key, verdict in done.verdicts.items() if key.endswith("_graft")}
+    assert "acuity/good/mine_too" not in done.verdicts
     assert grafts == {
         f"{check}/good/mine_too_graft": SKIP
         for check in ("acuity", "class_contrast", "pixel_recovery", "planted_deletion", "sign")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks.graft.model import LayerGrafted
+from saliency_checks.graft.scenes import ACROSS
 from saliency_checks.layers import activation_layer
 from saliency_checks.subject import Unqualified
 
@@ -38,6 +39,11 @@ def direction_into(
     classes, scale, effect = parts[2], parts[3], parts[4]
     slopes = [_slope(model, layer, shown[:IMAGES], int(c)) for c in classes]
     call, direction = slopes[0][0], torch.stack([slope for _, slope in slopes])
+    if min(direction.shape[-2:]) < ACROSS:
+        raise Unqualified(
+            "no cause can be grafted into the last convolution's activations: they have"
+            f" {direction.shape[-2]} x {direction.shape[-1]} places, too few to tell eight spots apart"
+        )
     size = direction.square().sum(1, keepdim=True)
     floor = LEAST_SLOPE * size.mean((2, 3), keepdim=True)
     if not bool((floor > 0).all()):
