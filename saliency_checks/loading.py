@@ -92,7 +92,7 @@ def _probe(subject: Subject) -> None:
         )
     if not torch.equal(given, subject.inputs[:2]):
         raise BadSubject(f"subject {subject.name!r}: its model writes into its input; let it work on x.clone()")
-    if not torch.allclose(logits, again, rtol=1e-4, atol=1e-5):
+    if not torch.allclose(logits, again, rtol=1e-4, atol=1e-5, equal_nan=True):
         raise BadSubject(
             f"subject {subject.name!r}: in eval mode two calls of its model on the same images differ by up to"
             f" {float((logits - again).abs().max()):.2g}; is there a dropout that is always on, or a state that a"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -65,9 +67,11 @@ def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
     n = min(draw.n, *(len(member) for member in members))
     hits, constant = np.zeros((len(members), len(EFFECTS), n), dtype=bool), 0.0
     cells = [(i, member, j, effect) for i, member in enumerate(members) for j, effect in enumerate(EFFECTS)]
+    started = time.perf_counter()
     for done, (i, member, j, effect) in enumerate(cells):
+        left = f", about {(time.perf_counter() - started) * (len(cells) / done - 1):.0f} s left" if done else ""
         with progress.line() as say:
-            say(f"acuity/{method.name}/{subject.name}: {done * n} of {len(cells) * n} explanations")
+            say(f"acuity/{method.name}/{subject.name}: {done * n} of {len(cells) * n} explanations{left}")
             model = member.model.at(effect)  # type: ignore[operator]
             attributions = model_maps(
                 method, member, model, member.inputs, member.targets, 0, n, seed=draw.seed, stream=f"effect {effect}"
