@@ -170,6 +170,19 @@ def _others_differ(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients inside; afterwards every module has the mode that it had."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:  # one by one: a frozen batch norm inside a training model stays frozen
+            module.training = True
+
+
+@contextmanager
 def untouched(model: nn.Module) -> Iterator[Snapshot]:
     """Eval mode and autograd inside; the model is bit for bit as before afterwards, also when the body raises."""
     before = Snapshot.of(model)

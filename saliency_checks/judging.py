@@ -10,7 +10,7 @@ import pytest
 
 from saliency_checks import device as devices
 from saliency_checks import fixtures, plugin, registry
-from saliency_checks.case import Case
+from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
 from saliency_checks.report import junit
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Result
@@ -44,7 +44,8 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
         result = replace(result, verdict=SKIP, message=f"contract broken, see contract/{method}/{subject}")
     result = replace(result, message=_again(chosen, plugin.settings(item.config).profile, result))
     expected = "" if item.config.getoption("runxfail") else expected_failure(item.config, check, explained, subject)
-    if result.verdict == PASS and _is_measured_elsewhere(item.config, check, explained, subject):
+    is_listed = bool(_listed(item.config, check, explained, subject))
+    if result.verdict == PASS and not is_listed and not failure_is_strict(explained, subject):
         expected = ""
     record(item, result, expected)
     _conclude(item, result, expected)
@@ -59,12 +60,6 @@ def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> 
     entries = plugin.settings(config).expected_failures.items()
     stated = {(registry.slug(name.rpartition(":")[2]), *where): reason for (name, *where), reason in entries}
     return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""), "")
-
-
-def _is_measured_elsewhere(config: pytest.Config, check: str, method: Method, subject: str) -> bool:
-    """A built-in method's failures are known on the built-in subjects; on a user's own it may well pass."""
-    is_ours = registry.is_built_in("methods", method.name) and not registry.is_built_in("subjects", subject)
-    return is_ours and not _listed(config, check, method, subject)
 
 
 def record(item: pytest.Item, result: Result, expected: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_checks import device as devices
 from saliency_checks import registry
+from saliency_checks.explain import evaluating
 from saliency_checks.subject import Contrast, Subject, SubjectFactory, Twins
 
 _built: dict[tuple[Any, str], Subject] = {}
@@ -70,20 +71,15 @@ class Logits(nn.Module):
 
 def _probe(subject: Subject) -> None:
     """Run the model twice on two images; whatever does not fit is said now, in the subject's name."""
-    was_training = [module for module in subject.model.modules() if module.training]
-    subject.model.eval()
     given = subject.inputs[:2].clone()
     try:
-        with torch.no_grad():
+        with evaluating(subject.model):
             logits, again = (subject.model(given) for _ in range(2))
     except Exception as error:
         raise BadSubject(
             f"subject {subject.name!r}: its model fails on its inputs {tuple(given.shape)}:"
             f" {type(error).__name__}: {error}"
         ) from error
-    finally:
-        for module in was_training:
-            module.training = True
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         got = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise BadSubject(
@@ -107,18 +103,12 @@ def _probe(subject: Subject) -> None:
 
 def _with_logits(subject: Subject) -> Subject:
     """The subject, its model reduced to the logits where it returns more."""
-    model = Logits(subject.model)
-    model.training = subject.model.training
-    was_training = [module for module in model.modules() if module.training]
     try:
-        with torch.no_grad():
-            plain = subject.model.eval()(subject.inputs[:1].clone())
+        with evaluating(subject.model):
+            output = subject.model(subject.inputs[:1].clone())
     except Exception:  # _probe says it better
         return subject
-    finally:
-        for module in was_training:
-            module.training = True
-    return subject if isinstance(plain, Tensor) else replace(subject, model=model)
+    return subject if isinstance(output, Tensor) else replace(subject, model=Logits(subject.model).eval())
 
 
 def _on_device(subject: Subject, device: torch.device) -> Subject:

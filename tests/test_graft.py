@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,11 +20,13 @@ from torch.nn import functional as F
 
 import saliency_checks as sc
 from saliency_checks import registry
+from saliency_checks.case import failure_is_strict, with_grafts
+from saliency_checks.fixtures.planted import NONE, SPOTS
 from saliency_checks.graft import graft
 from saliency_checks.graft.detector import Detector, evidence, without
 from saliency_checks.graft.layer import direction_into
 from saliency_checks.graft.model import Grafted, LayerGrafted
-from saliency_checks.graft.scenes import NONE, SPOTS, Canvas, orientations, paint
+from saliency_checks.graft.scenes import Canvas, orientations, paint
 from saliency_checks.loading import BadSubject, build_subject
 from saliency_checks.method import as_method
 from saliency_checks.metrics.acuity import EFFECTS, NEVER, thresholds
@@ -35,6 +38,7 @@ from saliency_checks.subject import Subject, Unqualified
 import project
 
 ig = as_method("integrated_gradients").explain
+graft_room = importlib.import_module("saliency_checks.graft")  # the public name is the function
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 BLIND = ("edges", "input_contrast", "input_magnitude", "laplacian", "center_blob", "random")
 
@@ -377,12 +381,13 @@ def test_no_control_finds_it(method):
         assert run(check, replace(as_method(method), control=False), grafted(), profile="quick").verdict == FAIL
 
 
+ON_A_GRAFT = {"pixel_recovery", "class_contrast", "sign"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if ON_A_GRAFT & set(m.killers)], ids=lambda mutant: mutant.name)
 def test_a_graft_kills_the_mutants_that_recovery_kills(mutant):
-    killers = {"pixel_recovery", "class_contrast", "sign"} & set(mutant.killers)
-    if not killers:
-        pytest.skip(f"{mutant.name} dies elsewhere: {', '.join(mutant.killers)}")
+    killers = ON_A_GRAFT & set(mutant.killers)
     subject = grafted()
     unrelated = Grafted(
         base("vit").model, subject.model.detector, subject.model.classes, 0 * subject.model.scale, 0.0
@@ -425,6 +430,35 @@ def test_a_hostile_model_is_refused_with_a_sentence(kind, text):
 def test_too_few_images_say_so():
     with pytest.raises(Unqualified, match="at least 8"):
         graft(Subject(Hostile("none"), torch.rand(3, 1, 28, 28), torch.zeros(3, dtype=torch.long)))
+
+
+def test_a_detector_that_learned_nothing_is_a_skip_with_its_numbers_after_a_second_try(monkeypatch):
+    seeds = []
+
+    def untrained(images, recipe):
+        seeds.append(recipe.seed)
+        return Detector(recipe.canvas).eval()
+
+    monkeypatch.setattr(graft_room, "trained", untrained)
+    images = torch.rand(32, 1, 28, 28)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    result = run("acuity", "gradient", lambda: graft(Subject(model, images, torch.zeros(32, dtype=torch.long))))
+    assert result.verdict == SKIP
+    assert "the graft does not hold" in result.message
+    assert "the second try" in result.message
+    assert len(set(seeds)) == 2
+
+
+def test_a_graft_is_not_grafted_upon():
+    subject = grafted()
+    assert with_grafts([subject, "graft:fashion_cnn", "fashion_cnn"]) == [subject, "graft:fashion_cnn", "fashion_cnn"]
+    assert [getattr(found, "name", "") for found in with_grafts([base("mlp")])] == ["mlp", "mlp_graft"]
+
+
+def test_a_known_failure_is_strict_where_it_was_measured():
+    assert failure_is_strict(as_method("grad_cam"), "fashion_cnn")
+    assert not failure_is_strict(as_method("grad_cam"), "somebodys")
+    assert failure_is_strict(as_method(lambda model, inputs, targets: inputs, name="mine"), "somebodys")
 
 
 def test_a_graft_of_a_named_subject_is_a_subject():

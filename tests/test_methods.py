@@ -24,6 +24,8 @@ from saliency_checks.methods.path import baseline_like, integrated_gradients
 from saliency_checks.methods.perturbation import occlusion
 from saliency_checks.subject import Contrast, Subject
 
+from convnets import convnet, images, linear, randomised
+
 METHODS = registry.entries("methods")
 BUILT_IN = sorted(name for name, entry in METHODS.items() if entry.source.__module__.startswith("saliency_checks."))
 CONTROLS = [name for name in BUILT_IN if METHODS[name].control]
@@ -35,35 +37,6 @@ seeds = st.integers(0, 2**31 - 1)
 
 def claiming(axiom: str) -> list[str]:
     return [name for name in EXPLAINERS if axiom in METHODS[name].claims]
-
-
-def images(n: int = 3, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
-    return torch.rand(n, channels, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Normal weights and biases: without biases many defects of a backward rule stay hidden."""
-    generator = torch.Generator().manual_seed(seed)
-    model.double().eval()
-    with torch.no_grad():
-        for tensor in model.parameters():
-            scale = 1 / max(1, tensor[0].numel()) ** 0.5
-            tensor.copy_(scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
-    return model
-
-
-def convnet(channels: int = 3, seed: int = 0) -> nn.Module:
-    return randomised(
-        nn.Sequential(
-            nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
-        ),
-        seed,
-    )  # fmt: skip
-
-
-def linear(features: int = 3 * 8 * 8, classes: int = 4) -> nn.Module:
-    return randomised(nn.Sequential(nn.Flatten(), nn.Linear(features, classes)))
 
 
 def explain(name: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, seed: int = 0) -> torch.Tensor:

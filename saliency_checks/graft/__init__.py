@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from saliency_checks.explain import derive
-from saliency_checks.fixtures.planted import CLASSES, NONE
+from saliency_checks.fixtures.planted import CLASSES, NONE, SPOTS
 from saliency_checks.graft.detector import Detector, DetectorRecipe, classes_found, evidence, trained, without
 from saliency_checks.graft.layer import direction_into
 from saliency_checks.graft.model import Grafted, LayerGrafted
-from saliency_checks.graft.scenes import ROLES, SPOTS, Canvas, Scene, paint
+from saliency_checks.graft.scenes import ROLES, Canvas, Scene, paint
 from saliency_checks.subject import Contrast, Subject, SubjectFactory, Unqualified
 
 if TYPE_CHECKING:

@@ -14,8 +14,17 @@ import torch
 from torch import Generator, Tensor
 
 from saliency_checks.fixtures.models import hue_vectors
-from saliency_checks.fixtures.planted import CHROMA, CHROMA_JITTER, CLASSES, HIGH, LOW, LUMINANCE, LUMINANCE_SD, NONE
-from saliency_checks.fixtures.planted import SPOTS as SPOTS
+from saliency_checks.fixtures.planted import (
+    CHROMA,
+    CHROMA_JITTER,
+    CLASSES,
+    HIGH,
+    LOW,
+    LUMINANCE,
+    LUMINANCE_SD,
+    NONE,
+    SPOTS,
+)  # fmt: skip
 from saliency_checks.subject import Unqualified
 
 if TYPE_CHECKING:

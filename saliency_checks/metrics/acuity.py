@@ -13,6 +13,7 @@ from saliency_checks.explain import model_maps
 from saliency_checks.fixtures import progress
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.pixel_recovery import strengths
 from saliency_checks.subject import Subject
 
 EFFECTS = (0.5, 1.0, 2.0, 4.0)
@@ -22,11 +23,7 @@ RECOVERY = 0.75  # share of the images, as in pixel_recovery
 
 def found(attributions: torch.Tensor, subject: Subject) -> NDArray[np.bool_]:
     """Where the mean |map| over the site exceeds that over every decoy; a tie has not found it."""
-    assert subject.truth is not None
-    assert subject.decoys is not None
-    n = len(attributions)
-    masks = torch.cat([subject.truth[:n].unsqueeze(1), subject.decoys[:n]], dim=1)
-    strength = maps.over_masks(attributions.abs(), masks)
+    strength = strengths(attributions, subject)
     return (strength[:, 0] > strength[:, 1:].amax(1)).cpu().numpy()
 
 

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+def strengths(attributions: Float[Tensor, "n h w"], subject: Subject) -> Float[Tensor, "n k"]:
+    """Mean |map| over the site, then over each decoy."""
+    assert subject.truth is not None
+    assert subject.decoys is not None
+    n = len(attributions)
+    masks = torch.cat([subject.truth[:n].unsqueeze(1), subject.decoys[:n]], dim=1)
+    return maps.over_masks(attributions.abs(), masks)
+
+
 def beats_decoys(
     attributions: Float[Tensor, "n h w"], subject: Subject, rng: torch.Generator
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -26,12 +35,7 @@ def beats_decoys(
     Whoever cannot tell the class's hue from the decoys' wins with probability 1/(decoys + 1) exactly: no
     tolerance in pixels, and a coarse map is not blamed for being coarse.
     """
-    assert subject.truth is not None
-    assert subject.decoys is not None
-    n = len(attributions)
-    masks = torch.cat([subject.truth[:n].unsqueeze(1), subject.decoys[:n]], dim=1)
-    strength = maps.over_masks(attributions.abs(), masks)
-    winner = maps.strict_order(strength, rng)[:, 0]
+    winner = maps.strict_order(strengths(attributions, subject), rng)[:, 0]
     return (winner == 0).double().cpu().numpy()
 
 

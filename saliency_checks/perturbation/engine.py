@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks.chunking import ELEMENTS_PER_PASS, chunked
+from saliency_checks.explain import evaluating
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -40,12 +41,6 @@ def outputs(
         gone = (place[image] < steps[step].unsqueeze(1)).view(-1, 1, h, w)
         return model(torch.where(gone, fill[image], inputs[image]))  # type: ignore[no-any-return]
 
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits = chunked(forward, rows, max(1, CHUNK_ELEMENTS // (c * h * w)))
-    finally:
-        for module in training:  # one by one: a frozen batch norm inside a training model stays frozen
-            module.training = True
+    with evaluating(model):
+        logits = chunked(forward, rows, max(1, CHUNK_ELEMENTS // (c * h * w)))
     return logits.view(n, len(steps), -1)
