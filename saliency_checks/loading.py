@@ -108,23 +108,26 @@ def _with_logits(subject: Subject) -> Subject:
             output = subject.model(subject.inputs[:1].clone())
     except Exception:  # _probe says it better
         return subject
-    return subject if isinstance(output, Tensor) else replace(subject, model=Logits(subject.model).eval())
+    return subject if isinstance(output, Tensor) else replace(subject, model=Logits(subject.model))
 
 
 def _on_device(subject: Subject, device: torch.device) -> Subject:
-    """The subject with all that it holds, now or when built later, on one device; the user's model is not moved
-    unless it lies elsewhere."""
+    """The subject with all that it holds, now or when built later, on one device.
+
+    Whoever runs the user's model puts it into eval mode, and back: here it is only moved, where it lies elsewhere.
+    """
 
     def move(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(device)
         if isinstance(value, nn.Module):
-            return value.to(device).eval()
+            return value.to(device)
         if isinstance(value, Contrast):
             return Contrast(inputs=move(value.inputs), targets=move(value.targets), sites=move(value.sites))
         if isinstance(value, Twins):
             return Twins(
-                same=tuple(map(move, value.same)), permuted=tuple(map(move, value.permuted)),
+                same=tuple(move(twin).eval() for twin in value.same),
+                permuted=tuple(move(twin).eval() for twin in value.permuted),
                 inputs=move(value.inputs), targets=move(value.targets),
             )  # fmt: skip
         return value
@@ -143,4 +146,6 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
 
 
 def _later(build: Callable[[], Subject], device: torch.device) -> Subject:
-    return _on_device(build(), device)
+    built = _on_device(build(), device)
+    built.model.eval()
+    return built

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saliency_checks import registry
-from saliency_checks.explain import BLOCK, ContractError, derive
+from saliency_checks.explain import BLOCK, ContractError, derive, in_eval_mode
 from saliency_checks.loading import BadSubject, build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import MOST_DEGENERATE, Draw, Metric, Scores
@@ -40,10 +40,10 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
         Unqualified: the subject does not meet the metric's precondition.
     """
     metric, explained = _metric(check), as_method(method)
-    judged = suited(build_subject(subject), explained)
-    if reason := metric.inapplicable(explained, judged.offers, judged.name):
-        raise Unqualified(reason)
-    scores = metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
+    built = build_subject(subject)
+    with in_eval_mode(built.model):
+        judged = _applicable(metric, explained, built)
+        scores = metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
     means = scores.values.mean(1)
     return np.asarray(means[_worst([metric.statistic(row) for row in means], metric.better)])
 
@@ -60,6 +60,18 @@ def suited(subject: Subject, method: Method) -> Subject:
         subject.cache["layered"] = subject.layered()
     layered: Subject = subject.cache["layered"]
     return layered
+
+
+def _applicable(metric: Metric, method: Method, subject: Subject) -> Subject:
+    """The subject as the method is judged on it.
+
+    Raises:
+        Unqualified: this measurement says nothing of the method there.
+    """
+    judged = suited(subject, method)
+    if reason := metric.inapplicable(method, judged.offers, judged.name):
+        raise Unqualified(reason)
+    return judged
 
 
 def run(
@@ -95,10 +107,9 @@ def run(
     try:
         judged = build_subject(subject, device)
         record = replace(record, subject=judged.name)
-        judged = suited(judged, explained)
-        if reason := metric.inapplicable(explained, judged.offers, judged.name):
-            raise Unqualified(reason)
-        result = _look(metric, explained, judged, chosen, record, limit, n, progress or (lambda text: None))
+        with in_eval_mode(judged.model):
+            judged = _applicable(metric, explained, judged)
+            result = _look(metric, explained, judged, chosen, record, limit, n, progress or (lambda text: None))
     except Unqualified as error:
         result = replace(record, message=str(error))
     except BadSubject:

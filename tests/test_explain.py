@@ -437,6 +437,32 @@ def test_square_ambiguities_are_read_as_the_documented_shapes():
     assert torch.equal(validated(square[:, 0], square, "mine"), square[:, 0])
 
 
+def test_large_images_come_in_smaller_parts_and_never_one_by_one():
+    seen = []
+
+    def look(m, x, t):
+        seen.append((len(x), t.tolist()))
+        return x
+
+    for side, parts in ((16, [9]), (300, [4, 4, 1]), (1100, [4, 4, 1])):
+        seen.clear()
+        inputs = torch.rand(9, 3, side, side)
+        assert torch.equal(explain(made(look), conv_net(), inputs, torch.arange(9)), inputs.sum(1))
+        assert [count for count, _ in seen] == parts
+        assert sum((targets for _, targets in seen), []) == list(range(9))
+
+
+def test_out_of_memory_gets_fewer_images_and_loses_none(caplog):
+    def hungry(m, x, t):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return x
+
+    inputs = torch.rand(9, 3, 8, 8)
+    assert torch.equal(explain(made(hungry), conv_net(), inputs, torch.arange(9)), inputs.sum(1))
+    assert "going on with 4 at once" in caplog.text
+
+
 def test_a_crash_names_the_method_the_error_and_the_call():
     def crashes(m, x, t):
         raise KeyError("lost")

@@ -224,10 +224,14 @@ def test_an_effect_of_zero_is_the_users_own_model_bit_for_bit():
 def test_the_users_model_is_left_as_it_was():
     own = base("fashion_cnn")
     model = copy.deepcopy(own.model)
-    model[3].train()
+    model.train()
+    model[3].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
     subject = graft(replace(own, model=model))
+    assert [module.training for module in model.modules()] == modes
     run("pixel_recovery", "grad_cam", subject, profile="quick")
+    assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert subject.model.model is model

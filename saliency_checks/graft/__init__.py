@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor, nn
 
-from saliency_checks.explain import derive
+from saliency_checks.chunking import chunked, per_pass
+from saliency_checks.explain import derive, in_eval_mode
 from saliency_checks.fixtures.planted import CLASSES, NONE, SPOTS
 from saliency_checks.graft.detector import Detector, DetectorRecipe, classes_found, evidence, trained, without
 from saliency_checks.graft.layer import direction_into
@@ -28,7 +29,7 @@ SCENES, LARGE_SCENES = 2400, 1600  # to learn from in an epoch; larger spots cos
 MOST_IMAGES = 256  # to learn from and to show: what the detector does is proven scene by scene, not assumed
 PIXELS, POOL = 3_200_000, (64, 256)  # of all scenes together; number of scenes
 SCENES_PER_IMAGE = 16
-SPREAD_IMAGES = 64
+SPREAD_IMAGES = 32
 
 LEAST_SHARE = 0.60  # of the scenes that must show the cause; those that do not are left out
 LEAST_DROP = 1.0  # fall of the evidence without the site
@@ -56,6 +57,12 @@ def graft(subject: Subject | str, effect: float = EFFECT, *, detector: int = 0, 
     from saliency_checks.loading import build_subject
 
     base = build_subject(subject, device)
+    with in_eval_mode(base.model):
+        return _held(base, effect, detector)
+
+
+def _held(base: Subject, effect: float, detector: int) -> Subject:
+    """The graft, at the first or the second try."""
     canvas = Canvas.of(base.inputs)
     if len(base.inputs) < LEAST_IMAGES:
         raise Unqualified(f"no cause can be grafted onto {len(base.inputs)} images; give at least {LEAST_IMAGES}")
@@ -99,7 +106,7 @@ def _grafted(
     spread = logit_spread(base.model, scene.inputs[:SPREAD_IMAGES])
     facts |= {"effect": effect, "spread": spread, "role": recipe.role, "detector": number}
     scale = torch.full((len(classes),), spread / drop).to(base.inputs)
-    model = Grafted(base.model, detector, classes, scale, effect).eval()
+    model = Grafted(base.model, detector, classes, scale, effect)
     masks = scene.masks[kept]
     contrast = _contrast(detector, images, classes, recipe, generator)
     shown = scene.inputs[kept]
@@ -118,7 +125,7 @@ def _grafted(
         pieces = (base.model, detector, classes, scale, effect)
         layer, call, direction = direction_into(base.model, pieces, shown, images[kept], causes[kept])
         deeper = tuple(partial(_layered_graft, build) for build in others)
-        return of(LayerGrafted(*pieces, layer=layer, call=call, direction=direction).eval(), deeper)
+        return of(LayerGrafted(*pieces, layer=layer, call=call, direction=direction), deeper)
 
     return of(model, others, layered)
 
@@ -152,7 +159,7 @@ def _paint(
 @torch.no_grad()
 def logit_spread(model: nn.Module, inputs: Float[Tensor, "n c h w"]) -> float:
     """Standard deviation of the logits over images and classes, each image's mean taken off."""
-    logits = torch.cat([model(part) for part in inputs.split(32)])
+    logits = chunked(model, inputs, per_pass(inputs))
     return float((logits - logits.mean(1, keepdim=True)).double().std())
 
 

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from saliency_checks import cache
+from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.fixtures import progress
 from saliency_checks.fixtures.models import hue_vectors
 from saliency_checks.fixtures.planted import CLASSES, NONE
@@ -189,7 +190,7 @@ def classes_found(evidence: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
 
 @torch.no_grad()
 def evidence(detector: Detector, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3"]:
-    return torch.cat([detector(part) for part in inputs.split(32)])
+    return chunked(detector, inputs, per_pass(inputs))
 
 
 def without(scene: Scene, images: Float[Tensor, "n c h w"], *spots: int) -> Float[Tensor, "n c h w"]:

@@ -54,7 +54,7 @@ def direction_into(
         return layer, call, direction
     factor = 1.0
     for _ in range(ROUNDS):
-        grafted = LayerGrafted(*parts, layer=layer, call=call, direction=factor * direction).eval()
+        grafted = LayerGrafted(*parts, layer=layer, call=call, direction=factor * direction)
         change = _change(grafted, shown, clean, causes) - _change(grafted.at(0.0), shown, clean, causes)
         got = float(change.mean())
         if abs(got - wanted) <= TOLERANCE * wanted and float((change > 0).double().mean()) >= LEAST_SHARE:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from saliency_checks import maps
-from saliency_checks.explain import model_maps
+from saliency_checks.explain import explain, model_maps
 from saliency_checks.fixtures import progress
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
@@ -18,6 +18,7 @@ from saliency_checks.subject import Subject
 
 EFFECTS = (0.5, 1.0, 2.0, 4.0)
 NEVER = 2 * EFFECTS[-1]  # stands for: not even the largest
+TRIAL = 2  # images
 RECOVERY = 0.75  # share of the images, as in pixel_recovery
 
 
@@ -63,18 +64,19 @@ def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
     members = subject.members(draw.replicas)
     n = min(draw.n, *(len(member) for member in members))
     hits, constant = np.zeros((len(members), len(EFFECTS), n), dtype=bool), 0.0
-    cells = [(i, member, j, effect) for i, member in enumerate(members) for j, effect in enumerate(EFFECTS)]
-    started = time.perf_counter()
-    for done, (i, member, j, effect) in enumerate(cells):
-        left = f", about {(time.perf_counter() - started) * (len(cells) / done - 1):.0f} s left" if done else ""
+    effects = EFFECTS[:1] if method.control else EFFECTS  # which never looks at the model
+    cells = [(i, member, j) for i, member in enumerate(members) for j in range(len(effects))]
+    seconds, started = _trial(method, members[0]) * len(cells) * n, time.perf_counter()
+    for done, (i, member, j) in enumerate(cells):
+        if done:
+            seconds = (time.perf_counter() - started) * (len(cells) / done - 1)
         with progress.line() as say:
-            say(f"acuity/{method.name}/{subject.name}: {done * n} of {len(cells) * n} explanations{left}")
-            model = member.model.at(effect)  # type: ignore[operator]
-            attributions = model_maps(
-                method, member, model, member.inputs, member.targets, 0, n, seed=draw.seed, stream=f"effect {effect}"
-            )
+            counted = f"{done * n} of {len(cells) * n} explanations"
+            say(f"acuity/{method.name}/{subject.name}: {counted}, about {seconds:.0f} s left")
+            attributions = _maps(method, member, effects[j], n, draw.seed)
         hits[i, j] = found(attributions, member)
         constant = max(constant, float(maps.degenerate(attributions).double().mean()))
+    hits[:, len(effects) :] = hits[:, :1]
     recovery = [[round(float(row.mean()), 3) for row in rows] for rows in hits]
     return Scores(
         values=np.stack([thresholds(rows) for rows in hits])[:, None, :],
@@ -82,6 +84,20 @@ def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
         degenerate=constant,
         details={"effects": EFFECTS, "recovery": recovery, "note": _note(recovery)},
     )
+
+
+def _maps(method: Method, member: Subject, effect: float, n: int, seed: int) -> torch.Tensor:
+    model = member.model.at(effect)  # type: ignore[operator]
+    return model_maps(
+        method, member, model, member.inputs, member.targets, 0, n, seed=seed, stream=f"effect {effect}"
+    )  # fmt: skip
+
+
+def _trial(method: Method, member: Subject) -> float:
+    """Seconds that one explanation takes, measured before all the others so that the cost is known."""
+    rows, started = slice(TRIAL), time.perf_counter()
+    explain(method, member.model, member.inputs[rows], member.targets[rows], **member.supplies)
+    return (time.perf_counter() - started) / TRIAL
 
 
 def _note(recovery: list[list[float]]) -> str:
