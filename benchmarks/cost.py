@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from typing import Any
 
 import torch
 from torch import nn
 
 from saliency_checks import registry
 from saliency_checks.case import applicable, default_subjects
+from saliency_checks.cost import Passes
 from saliency_checks.loading import build_subject
 from saliency_checks.method import as_method
 from saliency_checks.metrics.label_permutation import twins_of
@@ -25,24 +24,6 @@ from saliency_checks.perturbation import engine, outputs
 from saliency_checks.profile import PROFILES, Profile
 from saliency_checks.run import run
 from saliency_checks.subject import Subject, SubjectFactory
-
-
-class Passes:
-    """Counts images that go through a model, and through every copy made of it."""
-
-    def __init__(self) -> None:
-        self.count: Counter[str] = Counter()
-
-    def watch(self, model: nn.Module) -> None:
-        model.register_forward_hook(self._forward)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
-        return self  # a copied model goes on counting here
-
-    def _forward(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-        self.count["forward"] += len(output)
-        if output.requires_grad:
-            output.register_hook(lambda grad: self.count.update(backward=len(grad)))
 
 
 def models_of(subject: Subject, profile: Profile) -> list[nn.Module]:

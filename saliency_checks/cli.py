@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from saliency_checks.plugin import CHECKS_PACKAGE, PROFILES
 
@@ -24,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, rest)
     if rest:
         _parser().error(f"{options.command} knows no {' '.join(rest)}")
-    return _list(options.what) if options.command == "list" else _warm(options.profile, options.workers)
+    if options.command == "list":
+        return _list(options.what, options.verbose)
+    return _warm(options.profile, options.workers)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
     listing.add_argument("what", nargs="?", choices=("methods", "checks", "subjects"))
+    listing.add_argument(
+        "--verbose", action="store_true", help="measure passes per image and memory of each method (half a minute)"
+    )
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
@@ -62,18 +68,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     return int(pytest.main([*arguments, *(arg for arg in rest if arg != "--")]))
 
 
-def _list(what: str | None) -> int:
+def _list(what: str | None, verbose: bool) -> int:
     from saliency_checks import registry
-    from saliency_checks.method import as_method
 
     if what in (None, "methods"):
-        print("methods")
-        wide = 2 + max(map(len, registry.names("methods")))
-        for name in registry.names("methods"):
-            method = as_method(name)
-            traits = ["control"] * method.control + [f"needs {need}" for need in sorted(method.needs)]
-            traits += [f"known to fail {check}" for check in sorted(method.expected_failures)]
-            print(f"  {name:{wide}}{', '.join(traits)}".rstrip())
+        _list_methods(verbose)
     if what in (None, "checks"):
         print("checks")
         for name in registry.names("checks"):
@@ -87,6 +86,32 @@ def _list(what: str | None) -> int:
     if what is None:
         print("\nwhich check applies to which subject\n" + "\n".join(_applicability()))
     return 0
+
+
+def _list_methods(verbose: bool) -> None:
+    from saliency_checks import registry
+    from saliency_checks.method import as_method
+
+    wide = 2 + max(map(len, registry.names("methods")))
+    head = "forward  backward  memory" if verbose else ""
+    print(f"{'methods':{wide + 2}}{head}".rstrip())
+    for name in registry.names("methods"):
+        method = as_method(name)
+        traits = ["control"] * method.control + [f"needs {need}" for need in sorted(method.needs)]
+        traits += [f"known to fail {check}" for check in sorted(method.expected_failures)]
+        print(f"  {name:{wide}}{_cost_of(method) if verbose else ''}{', '.join(traits)}".rstrip(), flush=True)
+    if verbose:
+        print("  forward, backward: passes per image; memory: peak, in those of one gradient of as many images")
+
+
+def _cost_of(method: Any) -> str:
+    from saliency_checks.cost import cost
+
+    try:
+        spent = cost(method)
+    except Exception as error:  # somebody's own method may not like the small network
+        return f"not measured ({type(error).__name__})  "
+    return f"{spent.forward:7.1f}{spent.backward:10.1f}{spent.memory:8.1f}  "
 
 
 def _applicability() -> list[str]:

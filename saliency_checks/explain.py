@@ -226,9 +226,7 @@ def explain(
     rows = torch.arange(len(inputs), device=inputs.device)
     size = max(LEAST_PER_CALL, per_pass(inputs))
     with untouched(model), seeded(seed):
-        return chunked(
-            lambda part: call(method, model, inputs[part], targets[part], baseline, references), rows, size
-        )
+        return chunked(lambda part: call(method, model, inputs[part], targets[part], baseline, references), rows, size)
 
 
 def call(
