@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.explain import evaluating, generator
-from saliency_checks.subject import Subject, Unqualified
+from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -28,8 +28,6 @@ def logits(subject: Subject) -> Float[Tensor, "n k"]:
         with evaluating(subject.model):
             subject.cache["logits"] = chunked(subject.model, subject.inputs, per_pass(subject.inputs))
     found: Tensor = subject.cache["logits"]
-    if found.shape[1] < 2:
-        raise Unqualified(f"{subject.name}'s model has one output, so there is no other class to ask for")
     return found
 
 

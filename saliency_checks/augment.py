@@ -186,17 +186,21 @@ def _require_taken(subject: Subject, inputs: Stack) -> None:
 
 
 def augmented_scores(
-    metrics: Sequence[str], method: Any, subject: Subject, augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+    metrics: Sequence[str], method: Any, subject: Any, augmentations: Sequence[str] = tuple(AUGMENTATIONS),
     *, n: int | None = None, seed: int = 0,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Mean score of each metric on each augmentation: a row of saliencysense's table 4 (the class asked stays).
 
+    Args:
+        subject: a Subject or the name of one.
+
     Raises:
         Unqualified: the subject does not qualify for one of them.
     """
+    from saliency_checks.loading import build_subject
     from saliency_checks.run import measure
 
-    changed = {name: augmented(subject, name, seed) for name in augmentations}
+    changed = {name: augmented(build_subject(subject), name, seed) for name in augmentations}
     return {
         name: {metric: float(measure(metric, method, one, n=n, seed=seed).mean()) for metric in metrics}
         for name, one in changed.items()

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_checks import cache
-from saliency_checks.explain import derive, generator, seeded, untouched
-from saliency_checks.subject import Subject, Unqualified
+from saliency_checks.explain import derive, evaluating, generator, seeded, untouched
+from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -85,10 +85,8 @@ def patches(subject: Subject, recipe: PatchRecipe) -> Patches:
 
 
 def _load(subject: Subject, recipe: PatchRecipe) -> Patches:
-    with torch.no_grad(), untouched(subject.model):
+    with evaluating(subject.model):
         count = subject.model(subject.inputs[:1]).shape[1]
-    if count < 2:
-        raise Unqualified(f"{subject.name}'s model has one output, so no patch can change its class")
     amount, side = min(count, recipe.classes), side_of(subject, recipe.area)
     like = {
         "squares": torch.empty(amount, subject.inputs.shape[1], side, side, device="meta"),

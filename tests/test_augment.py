@@ -82,7 +82,9 @@ def test_a_crop_is_a_part_of_the_image_enlarged():
     assert ((ratio > 0.74) & (ratio < 1.35)).all()
     assert float(ratio.std()) > 0.1
     whole = replace(subject, inputs=torch.rand(40, 2, 33, 33))
-    torch.testing.assert_close(augmented(whole, Crop(area=(1.0, 1.0), ratio=(1.0, 1.0))).inputs, whole.inputs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        augmented(whole, Crop(area=(1.0, 1.0), ratio=(1.0, 1.0))).inputs, whole.inputs, atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
@@ -112,7 +114,9 @@ def test_same_seed_same_images_another_seed_others(name):
     assert torch.equal(one, other) == (name in ("flip", "resize"))
 
 
-@pytest.mark.parametrize("augmentation", [Flip(), Rotation(), Rotation(degrees=(90.0,)), Crop(area=(0.5, 1.0)), Resize(factor=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "augmentation", [Flip(), Rotation(), Rotation(degrees=(90.0,)), Crop(area=(0.5, 1.0)), Resize(factor=0.5)], ids=str
+)
 def test_the_truth_goes_where_its_pixels_go(augmentation):
     subject = images(12)
     truth = torch.zeros(12, 16, 16, dtype=torch.bool)

@@ -69,9 +69,11 @@ def _register(name: str) -> Metric:
 
     measure.__doc__ = f"Correlation of the map of the image after {name} with the map after {name}."
     return metric(
-        name=f"{name}_agreement", n=32, reference="images of Zhang et al. 2024 (saliencysense), table 4; Wang et al. 2020 (SEAM)",
+        name=f"{name}_agreement",
+        n=32,
+        reference="images of Zhang et al. 2024 (saliencysense), table 4; Wang et al. 2020 (SEAM)",
         meaning="the map depends on where and how large things are shown",
-    )(measure)  # fmt: skip
+    )(measure)
 
 
 METRICS = tuple(_register(name) for name in AUGMENTATIONS)

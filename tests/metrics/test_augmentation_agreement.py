@@ -111,7 +111,9 @@ def test_only_pixels_that_come_from_the_image_count():
         return found + 1e3 * outside
 
     turn = Rotation(degrees=(45.0,))
-    assert mean(made(loud_corners, signed=True), subject, turn) == pytest.approx(mean(gradient, subject, turn), abs=1e-6)
+    assert mean(made(loud_corners, signed=True), subject, turn) == pytest.approx(
+        mean(gradient, subject, turn), abs=1e-6
+    )
 
 
 def test_a_number_of_images_changes_no_score():

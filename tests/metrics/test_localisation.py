@@ -104,7 +104,13 @@ def test_what_knows_no_neighbours_is_blind_to_a_permutation_of_the_pixels(seed, 
     rng = torch.Generator().manual_seed(seed)
     mask, drawn = torch.randperm(64, generator=rng) < pixels, torch.rand(64, generator=rng)
     order = torch.randperm(64, generator=rng)
-    for name in ("pointing_game", "relevance_mass_accuracy", "relevance_rank_accuracy", "iou_top_area", "iou_above_mean"):
+    for name in (
+        "pointing_game",
+        "relevance_mass_accuracy",
+        "relevance_rank_accuracy",
+        "iou_top_area",
+        "iou_above_mean",
+    ):
         one, two = (score(name, drawn[p].view(8, 8), mask[p].view(8, 8)) for p in (torch.arange(64), order))
         assert one == pytest.approx(two, abs=1e-6)
     ranked = [name for name in MEASURES if name in ("pointing_game", "relevance_rank_accuracy", "iou_top_area")]

@@ -57,7 +57,9 @@ def test_input_times_gradient_of_a_linear_model_moves_by_the_weighted_noise(norm
     else:
         before, after = x * weights, (x + shifts) * weights
         moved = (after / after.abs().amax(2, keepdim=True) - before / before.abs().amax(1, keepdim=True)).norm(dim=2)
-    for metric, expected in zip(METRICS, (moved.amax(0), moved.mean(0), (moved / shifts.norm(dim=2)).amax(0)), strict=True):
+    for metric, expected in zip(
+        METRICS, (moved.amax(0), moved.mean(0), (moved / shifts.norm(dim=2)).amax(0)), strict=True
+    ):
         np.testing.assert_allclose(values(metric, input_gradient, subject, settings), expected, rtol=1e-4)
 
 
@@ -167,7 +169,9 @@ def test_scale_and_the_number_of_images_change_nothing(metric):
     one = values(metric, gradient, subject)
     np.testing.assert_allclose(values(metric, changed(lambda g: 1e3 * g, "scaled"), subject), one, rtol=1e-4)
     np.testing.assert_allclose(values(metric, gradient, replace(subject), n=5), one[:5], rtol=1e-4)
-    np.testing.assert_allclose(values(metric, white_noise, replace(subject), n=5), values(metric, white_noise, subject)[:5])
+    np.testing.assert_allclose(
+        values(metric, white_noise, replace(subject), n=5), values(metric, white_noise, subject)[:5]
+    )
 
 
 def test_it_is_reported_with_the_controls_beside_it():
