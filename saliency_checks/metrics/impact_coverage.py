@@ -30,12 +30,12 @@ class Coverage:
     """How patches are trained, how often one is pasted on an image at most, the least share of images to be turned."""
 
     patch: PatchRecipe = STANDARD
-    tries: int = 8
+    tries: int = 51
     least_success: float = 0.25
 
 
 DEFAULT = Coverage()
-PRESETS = {"attribench": {"impact_coverage": Coverage(tries=51)}}
+PRESETS = {"attribench": {"impact_coverage": DEFAULT}}
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Att
         for _ in range(settings.tries):
             which = torch.randint(len(known.targets), (n,), generator=rng).to(device)
             places = corners(n, (images.shape[2], images.shape[3]), side, rng).to(device)
-            pasted, where = paste(images, known.squares[which], places)
             wanted = known.targets[which]
-            turns = (subject.model(pasted).argmax(1) == wanted) & (wanted != before) & (wanted != given) & ~turned
-            inputs[turns], masks[turns], targets[turns] = pasted[turns], where[turns], wanted[turns]
-            turned |= turns
+            open_rows = (~turned & (wanted != before) & (wanted != given)).nonzero()[:, 0]
+            if len(open_rows):
+                pasted, where = paste(images[open_rows], known.squares[which[open_rows]], places[open_rows])
+                turns = subject.model(pasted).argmax(1) == wanted[open_rows]
+                rows_now = open_rows[turns]
+                inputs[rows_now], masks[rows_now], targets[rows_now] = pasted[turns], where[turns], wanted[rows_now]
+                turned[rows_now] = True
     return Attacked(inputs, masks, targets, turned)
 
 

@@ -179,7 +179,7 @@ def test_a_model_that_no_patch_turns_does_not_qualify():
             return torch.tensor([1.0, 0.0, 0.0]) + 0 * x.mean((2, 3))
 
     deaf = replace(colours(), model=Deaf(), targets=torch.zeros(40, dtype=torch.long))
-    quick = Coverage(patch=PatchRecipe(steps=2, images=2))
+    quick = Coverage(patch=PatchRecipe(steps=2, images=2), tries=5)
     result = run(
         replace(impact_coverage, measure=lambda m, s, d: impact_coverage.measure(m, s, d, settings=quick)), truth, deaf
     )
@@ -194,5 +194,5 @@ def test_pixels_are_ranked_by_size_where_the_map_is_no_contribution():
 
 
 def test_presets_name_the_original_s_settings():
-    assert PRESETS["attribench"]["impact_coverage"].tries == 51
-    assert DEFAULT.patch.area == PRESETS["attribench"]["impact_coverage"].patch.area == 0.1
+    assert PRESETS["attribench"]["impact_coverage"] == DEFAULT
+    assert (DEFAULT.tries, DEFAULT.patch.area, DEFAULT.patch.classes, DEFAULT.patch.rate) == (51, 0.1, 10, 0.05)
