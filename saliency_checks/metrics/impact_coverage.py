@@ -72,13 +72,11 @@ def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Att
             which = torch.randint(len(known.targets), (n,), generator=rng).to(device)
             places = corners(n, (images.shape[2], images.shape[3]), side, rng).to(device)
             wanted = known.targets[which]
-            open_rows = (~turned & (wanted != before) & (wanted != given)).nonzero()[:, 0]
-            if len(open_rows):
-                pasted, where = paste(images[open_rows], known.squares[which[open_rows]], places[open_rows])
-                turns = subject.model(pasted).argmax(1) == wanted[open_rows]
-                rows_now = open_rows[turns]
-                inputs[rows_now], masks[rows_now], targets[rows_now] = pasted[turns], where[turns], wanted[rows_now]
-                turned[rows_now] = True
+            left = (~turned & (wanted != before) & (wanted != given)).nonzero()[:, 0]
+            pasted, where = paste(images[left], known.squares[which[left]], places[left])
+            turns = subject.model(pasted).argmax(1) == wanted[left] if len(left) else left > 0
+            hit = left[turns]
+            inputs[hit], masks[hit], targets[hit], turned[hit] = pasted[turns], where[turns], wanted[hit], True
     return Attacked(inputs, masks, targets, turned)
 
 

@@ -37,9 +37,12 @@ class MeanColour(nn.Module):
         return self.scale * x.mean((2, 3))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """One for all tests: they share their patches."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(cache.VARIABLE, str(tmp_path_factory.mktemp("patches")))
+        yield
 
 
 def colours(n=40, **fields):
