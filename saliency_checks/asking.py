@@ -44,6 +44,13 @@ def classes(subject: Subject, which: str, seed: int = 0) -> Int[Tensor, " n"]:
     return {"given": subject.targets, "most_likely": found.argmax(1), "least_likely": found.argmin(1)}[which]
 
 
+def diagnostics(subject: Subject) -> dict[str, tuple[Int[Tensor, " n"], Float[Tensor, " n"]]]:
+    """Class and probability of each image's given, most likely and least likely class."""
+    probabilities = logits(subject).softmax(1)
+    found = {which: classes(subject, which) for which in CLASSES if which != "random"}
+    return {which: (of, probabilities.gather(1, of.unsqueeze(1))[:, 0]) for which, of in found.items()}
+
+
 def asked(subject: Subject, which: str, seed: int = 0) -> Subject:
     """The subject with each image's class replaced; what is known about the given class is left out.
 

@@ -128,33 +128,39 @@ def moved(subject: Subject, augmentation: str | Augmentation, seed: int = 0) -> 
     return augmentation.draw(subject.inputs, generator("augment", subject.name, seed, augmentation))
 
 
-def augmented(subject: Subject, augmentation: str | Augmentation, seed: int = 0) -> Subject:
+def augmented(
+    subject: Subject, augmentation: str | Augmentation, seed: int = 0, *, first: int | None = None
+) -> Subject:
     """The subject with its images, and the truth with them, after an augmentation; the classes asked stay.
 
     What holds for the original images only (decoys, twins, replicas, a removable cause) is left out.
 
     Args:
         augmentation: a name from ``AUGMENTATIONS``, or one with settings of its own: ``Rotation(degrees=(90,))``.
+        first: so many images, as they would be among all; default all.
 
     Raises:
         Unqualified: the model does not take images of the new size.
     """
-    key = ("augmented", repr(augmentation), seed)
+    rows = min(len(subject), first or len(subject))
+    key = ("augmented", repr(augmentation), seed, rows)
     if key not in subject.cache:
-        subject.cache[key] = _augmented(subject, augmentation, moved(subject, augmentation, seed))
+        subject.cache[key] = _augmented(subject, augmentation, moved(subject, augmentation, seed), rows)
     found: Subject = subject.cache[key]
     return found
 
 
-def _augmented(subject: Subject, augmentation: str | Augmentation, change: Moved) -> Subject:
-    off = subject.inputs - subject.absent_value
-    inputs = change.apply(off, off if change.partners is None else off[change.partners]) + subject.absent_value
+def _augmented(subject: Subject, augmentation: str | Augmentation, change: Moved, rows: int) -> Subject:
+    own, absent = subject.inputs[:rows], subject.absent_value
+    other = own if change.partners is None else subject.inputs[change.partners[:rows]]
+    inputs = change.apply(own - absent, other - absent) + absent
     _require_taken(subject, inputs)
     name = augmentation if isinstance(augmentation, str) else type(augmentation).__name__.lower()
     return replace(
-        subject, inputs=inputs, name=f"{subject.name}_{name}", absent=tuple(subject.absent_value.flatten().tolist()),
-        references=subject.references if inputs.shape == subject.inputs.shape else None,
-        truth=_moved_truth(subject, change) if change.partners is None else subject.truth,
+        subject, inputs=inputs, targets=subject.targets[:rows], name=f"{subject.name}_{name}",
+        absent=tuple(absent.flatten().tolist()),
+        references=subject.references if inputs.shape[1:] == subject.inputs.shape[1:] else None,
+        truth=None if subject.truth is None else _moved_truth(subject.truth[:rows], change, own),
         decoys=None, contrast=None, removable=False, twins=None, replicas=(), least_replicas=0, clean=None,
         graded=False, layered=None,
     )  # fmt: skip
@@ -166,16 +172,16 @@ def covered(subject: Subject, change: Moved, n: int) -> Bool[Tensor, "n h w"]:
     return change.apply(ones, ones)[:, 0] > 0.999
 
 
-def _moved_truth(subject: Subject, change: Moved) -> Bool[Tensor, "n h w"] | None:
-    if subject.truth is None:
-        return None
-    weight = change.apply(subject.truth.unsqueeze(1).to(subject.inputs), torch.zeros_like(subject.inputs[:, :1]))[:, 0]
+def _moved_truth(truth: Bool[Tensor, "n h w"], change: Moved, images: Stack) -> Bool[Tensor, "n h w"]:
+    if change.partners is not None:
+        return truth
+    weight = change.apply(truth.unsqueeze(1).to(images), images)[:, 0]
     # At half of the largest weight: a single pixel lies between four after a turn, and none has half of it.
     return (weight > 0) & (weight >= 0.5 * weight.amax((1, 2), keepdim=True))
 
 
 def _require_taken(subject: Subject, inputs: Stack) -> None:
-    if inputs.shape == subject.inputs.shape:
+    if inputs.shape[1:] == subject.inputs.shape[1:]:
         return
     try:
         with evaluating(subject.model):

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import saliency_checks as sc
-from saliency_checks.asking import CLASSES, asked, classes
+from saliency_checks.asking import CLASSES, asked, classes, diagnostics
 
 from toys import detector, gradient
 
@@ -41,6 +41,16 @@ def test_the_subject_asks_that_class_and_knows_nothing_of_its_cause(which):
     assert torch.equal(found.inputs, subject.inputs)
     assert ("mask" in found.offers) == (which == "given")
     assert sc.measure("sparseness", gradient, found, n=16).shape == (16,)
+
+
+def test_diagnostics_give_each_class_with_its_probability():
+    subject = detector(16)
+    found = diagnostics(subject)
+    assert list(found) == ["given", "most_likely", "least_likely"]
+    shares = subject.model(subject.inputs).softmax(1)
+    torch.testing.assert_close(found["most_likely"][1], shares.amax(1))
+    torch.testing.assert_close(found["least_likely"][1], shares.amin(1))
+    torch.testing.assert_close(found["given"][1], shares[torch.arange(16), subject.targets])
 
 
 def test_an_unknown_name_says_which_there_are():

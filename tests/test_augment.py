@@ -147,6 +147,16 @@ def test_what_holds_for_the_original_images_only_is_left_out():
     assert torch.equal(augmented(detector(8), MixUp()).truth, detector(8).truth)
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_the_first_images_are_the_same_among_few_and_many(name):
+    subject = replace(images(40), truth=torch.rand(40, 16, 16) > 0.8)
+    few, many = augmented(subject, name, first=5), augmented(subject, name)
+    assert (len(few), len(many)) == (5, 40)
+    assert torch.equal(few.inputs, many.inputs[:5])
+    assert torch.equal(few.targets, many.targets[:5])
+    assert torch.equal(few.truth, many.truth[:5])
+
+
 def test_a_model_of_one_size_does_not_qualify_for_another():
     with pytest.raises(Unqualified, match="takes images of 8 x 8, not of 4 x 4"):
         augmented(subject_of(conv_net(), 3), "resize")

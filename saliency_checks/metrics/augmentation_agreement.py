@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saliency_checks import maps
 from saliency_checks.augment import AUGMENTATIONS, Augmentation, augmented, covered, moved
-from saliency_checks.explain import model_maps, subject_maps
+from saliency_checks.explain import BLOCK, model_maps, subject_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Metric, Scores, metric
 from saliency_checks.metrics.planted_deletion import reading
@@ -29,7 +29,8 @@ def agreement(method: Method, subject: Subject, draw: Draw, augmentation: str | 
     MixUp mixes the maps of both images, each explained for the first one's class.
     """
     n = min(draw.n, len(subject))
-    change, changed = moved(subject, augmentation, draw.seed), augmented(subject, augmentation, draw.seed)
+    change = moved(subject, augmentation, draw.seed)
+    changed = augmented(subject, augmentation, draw.seed, first=-(-n // BLOCK) * BLOCK)
     own = reading(subject_maps(method, subject, 0, n, seed=draw.seed), method).unsqueeze(1)
     other = own
     if change.partners is not None:
@@ -71,6 +72,7 @@ def _register(name: str) -> Metric:
     return metric(
         name=f"{name}_agreement",
         n=32,
+        readings=True,
         reference="images of Zhang et al. 2024 (saliencysense), table 4; Wang et al. 2020 (SEAM)",
         meaning="the map depends on where and how large things are shown",
     )(measure)

@@ -69,7 +69,7 @@ def box_errors(found: Located, settings: BoxMatch) -> NDArray[np.float64]:
     return 1.0 - np.array(hits, dtype=np.float64)
 
 
-@metric(needs={"mask"}, reference="Wang et al. 2020, equation 6 (Score-CAM)")
+@metric(needs={"mask"}, readings=True, reference="Wang et al. 2020, equation 6 (Score-CAM)")
 def energy_pointing_game(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Share of the evidence that lies in the truth's boxes."""
     found = located(method, subject, draw)
@@ -80,14 +80,26 @@ def energy_pointing_game(method: Method, subject: Subject, draw: Draw) -> Scores
     return found.scores(mass_share(found.evidence, torch.from_numpy(inside).to(found.mask.device)))
 
 
-@metric(better="lower", needs={"mask"}, binary=True, reference="ILSVRC 2014 localisation with the class given")
+@metric(
+    better="lower",
+    needs={"mask"},
+    readings=True,
+    binary=True,
+    reference="ILSVRC 2014 localisation with the class given",
+)
 def localisation_error(method: Method, subject: Subject, draw: Draw, settings: BoxMatch = HALF) -> Scores:
     """Share of images in which the box of the map matches no box of the truth."""
     found = located(method, subject, draw)
     return found.scores(box_errors(found, settings))
 
 
-@metric(better="lower", needs={"mask"}, binary=True, reference="ILSVRC 2014 localisation, top 1 (saliencysense: OM)")
+@metric(
+    better="lower",
+    needs={"mask"},
+    readings=True,
+    binary=True,
+    reference="ILSVRC 2014 localisation, top 1 (saliencysense: OM)",
+)
 def localisation_error_top1(method: Method, subject: Subject, draw: Draw, settings: BoxMatch = HALF) -> Scores:
     """As ``localisation_error``, and an image whose explained class the model does not predict is an error too."""
     found = located(method, subject, draw)

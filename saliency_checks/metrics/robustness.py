@@ -1,7 +1,8 @@
 """How much does the map change when the image hardly does?
 
-The map of the changed image comes from the same method. Draws that change the model's prediction do not count: there
-the map should change. A fixed picture is perfectly robust, so these are read beside a check that such a picture
+The map of the changed image comes from the same method; a stochastic one draws anew, so its own unrest counts as well
+(``details`` say how much two calls on the same image differ). Draws that change the model's prediction do not count:
+there the map should change. A fixed picture is perfectly robust, so these are read beside a check that such a picture
 fails, and nothing here is gated. A constant or zero map gets what a map that turns into its negative gets: the worst.
 """
 
@@ -58,12 +59,13 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Changes:
-    """How far map and image moved in each draw, which draws count, and the share of constant maps."""
+    """How far map and image moved in each draw, which draws count, the share of constant maps, and of own unrest."""
 
     map: Float[Tensor, "d n"]
     image: Float[Tensor, "d n"]
     counts: Tensor
     degenerate: float
+    unrest: float
 
     def most(self, values: Float[Tensor, "d n"]) -> Scores:
         return self._scores(values.masked_fill(~self.counts, 0.0).amax(0))
@@ -72,7 +74,11 @@ class Changes:
         return self._scores((values * self.counts).sum(0) / self.counts.sum(0))
 
     def _scores(self, values: Float[Tensor, " n"]) -> Scores:
-        return Scores(values=values.double().cpu().numpy()[None, None], degenerate=self.degenerate)
+        return Scores(
+            values=values.double().cpu().numpy()[None, None],
+            degenerate=self.degenerate,
+            details={"same image": self.unrest},
+        )
 
 
 def distance(one: Float[Tensor, "n h w"], other: Float[Tensor, "n h w"], norm: str) -> Float[Tensor, " n"]:
@@ -127,7 +133,9 @@ def _changes(method: Method, subject: Subject, draw: Draw, settings: Neighbours,
     counts = torch.stack(kept) if settings.same_class else torch.ones_like(torch.stack(kept))
     counts = counts | ~counts.any(0)  # where every draw changes the prediction, all count: none would be robust
     constant = float(maps.degenerate(original).double().mean())
-    return Changes(torch.stack(moved), torch.stack(shifted), counts, constant)
+    again = subject_maps(method, subject, 0, n, seed=draw.seed, stream="repeat") if method.stochastic else original
+    unrest = float(distance(original, again, settings.norm).mean())
+    return Changes(torch.stack(moved), torch.stack(shifted), counts, constant, unrest)
 
 
 def predicted(subject: Subject, inputs: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:

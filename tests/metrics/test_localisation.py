@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from skimage import measure as skimage_measure
 from sklearn.metrics import jaccard_score
 
-from saliency_checks import maps
+from saliency_checks import maps, registry
+from saliency_checks.method import as_method
+from saliency_checks.methods.oracle import truth_oracle
 from saliency_checks.metric import Draw
 from saliency_checks.metrics import localisation as place
 from saliency_checks.metrics import localisation_error as box
 from saliency_checks.run import run
 from saliency_checks.subject import Unqualified
 
+import truth
 from toys import constant, detector, gradient, inverted, made, white_noise, zero
 
 MEASURES = {
@@ -205,9 +208,9 @@ def test_a_near_miss_counts_within_the_tolerance(tolerance, hit):
 def test_a_wrong_prediction_is_an_error_of_the_top1_form_only():
     subject = detector(8)
     wrong = replace(subject, targets=torch.zeros(8, dtype=torch.long))
-    truth = made(lambda m, x, t: subject.truth[: len(x)].to(x), "truth", signed=True)
-    assert not box.localisation_error.measure(truth, wrong, Draw(n=8)).values.any()
-    found = box.localisation_error_top1.measure(truth, wrong, Draw(n=8)).values.squeeze()
+    exact = made(lambda m, x, t: subject.truth[: len(x)].to(x), "exact", signed=True)
+    assert not box.localisation_error.measure(exact, wrong, Draw(n=8)).values.any()
+    found = box.localisation_error_top1.measure(exact, wrong, Draw(n=8)).values.squeeze()
     assert found.tolist() == [0, 1, 1, 1, 0, 1, 1, 1]
 
 
@@ -236,3 +239,24 @@ def test_on_a_known_detector_the_gradient_is_first_and_its_inverse_last(name):
     others = [mean(method) for method in (white_noise, constant, zero)]
     assert mean(gradient) > max(others)
     assert mean(inverted) <= min(others) + 1e-9
+
+
+def test_a_method_that_does_not_say_what_its_sign_means_is_read_both_ways():
+    unsaid = made(lambda m, x, t: -gradient.explain(m, x, t), "unsaid")
+    result = run("pointing_game", unsaid, detector(32))
+    assert (result.score, "magnitude" in result.message) == (1, True)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_on_planted_pixels_the_truth_is_first_and_every_control_behind_integrated_gradients(name):
+    subject = truth.subject("planted_pixel_a", "held_out")
+
+    def mean(method):
+        found = float(MEASURES[name].measure(method, subject, Draw(n=32)).values.mean())
+        return -found if name in ERRORS else found
+
+    controls = [as_method(control) for control in registry.names("methods") if as_method(control).control]
+    best = max(mean(control) for control in controls if not control.needs)
+    assert mean(truth_oracle(subject)) == (0 if name in ERRORS else 1)
+    if name not in ERRORS:  # a box of one pixel is out of reach for a map that has any noise
+        assert best < mean(as_method("integrated_gradients")) <= 1

@@ -174,6 +174,13 @@ def test_scale_and_the_number_of_images_change_nothing(metric):
     )
 
 
+def test_what_two_calls_on_one_image_differ_by_is_told():
+    subject = subject_of(conv_net(channels=1), 1, n=32)
+    found = [average_sensitivity.measure(m, subject, Draw(n=32), settings=ALL) for m in (white_noise, gradient)]
+    assert found[0].details["same image"] == pytest.approx(found[0].values.mean(), abs=0.05)
+    assert found[1].details["same image"] == 0
+
+
 def test_it_is_reported_with_the_controls_beside_it():
     result = run("max_sensitivity", gradient, subject_of(conv_net(), 3, n=8))
     assert result.verdict == "reported"
