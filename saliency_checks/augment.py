@@ -75,7 +75,7 @@ class Rotation:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A part of each image, enlarged to its size (torchvision's RandomResizedCrop)."""
+    """A part of each image, enlarged to its size (as torchvision's RandomResizedCrop; too wide a part is cut)."""
 
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)

@@ -16,7 +16,7 @@ from saliency_checks.explain import BLOCK, model_maps, subject_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Metric, Scores, metric
 from saliency_checks.metrics.planted_deletion import reading
-from saliency_checks.metrics.robustness import predicted
+from saliency_checks.neighbours import predicted
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:

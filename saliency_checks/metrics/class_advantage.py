@@ -29,7 +29,7 @@ def class_advantage(method: Method, subject: Subject, draw: Draw) -> Scores:
     fill = FILLS["mean"](inputs, subject.absent_value)
     pair = [classes(subject, which) for which in ("most_likely", "least_likely")]
     counts = [max(1, round(share * inputs[0, 0].numel())) for share in SHARES]
-    lead = found.amax(1) - found.amin(1)
+    lead = (found.amax(1) - found.amin(1)).clamp(min=1e-12)
     left, constant = [], []
     for i, targets in enumerate(pair):
         attributions = model_maps(

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saliency_checks.explain import evaluating
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.metrics.localisation import Located, located, mass_share
+from saliency_checks.neighbours import predicted
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def box_errors(found: Located, settings: BoxMatch) -> NDArray[np.float64]:
     """1 where the box around the largest part above the map's mean matches no box of the truth."""
     above = found.evidence.double() > found.evidence.double().mean((1, 2), keepdim=True)
     pairs = zip(above.cpu().numpy(), found.mask.cpu().numpy(), strict=True)
-    drawn = [(largest_box(predicted), boxes(truth)) for predicted, truth in pairs]
-    hits = [box is not None and max(overlap(box, one) for one in true) > settings.overlap for box, true in drawn]
+    found_boxes = [(largest_box(drawn), boxes(truth)) for drawn, truth in pairs]
+    hits = [box is not None and max(overlap(box, one) for one in true) > settings.overlap for box, true in found_boxes]
     return 1.0 - np.array(hits, dtype=np.float64)
 
 
@@ -103,7 +103,5 @@ def localisation_error(method: Method, subject: Subject, draw: Draw, settings: B
 def localisation_error_top1(method: Method, subject: Subject, draw: Draw, settings: BoxMatch = HALF) -> Scores:
     """As ``localisation_error``, and an image whose explained class the model does not predict is an error too."""
     found = located(method, subject, draw)
-    with evaluating(subject.model):
-        predicted = torch.cat([subject.model(rows).argmax(1) for rows in subject.inputs[found.rows].split(64)])
-    wrong = (predicted != subject.targets[found.rows]).cpu().numpy()
+    wrong = (predicted(subject, subject.inputs[found.rows]) != subject.targets[found.rows]).cpu().numpy()
     return found.scores(np.maximum(box_errors(found, settings), wrong))

@@ -11,15 +11,8 @@ from captum.metrics import sensitivity_max
 from torch import nn
 
 from saliency_checks.metric import Draw
-from saliency_checks.metrics.robustness import (
-    PRESETS,
-    Neighbours,
-    average_sensitivity,
-    changes,
-    local_lipschitz,
-    max_sensitivity,
-    offsets,
-)
+from saliency_checks.metrics.robustness import PRESETS, average_sensitivity, local_lipschitz, max_sensitivity
+from saliency_checks.neighbours import Neighbours, changes, offsets
 from saliency_checks.run import run
 from saliency_checks.subject import Subject
 
@@ -179,6 +172,12 @@ def test_what_two_calls_on_one_image_differ_by_is_told():
     found = [average_sensitivity.measure(m, subject, Draw(n=32), settings=ALL) for m in (white_noise, gradient)]
     assert found[0].details["same image"] == pytest.approx(found[0].values.mean(), abs=0.05)
     assert found[1].details["same image"] == 0
+
+
+@pytest.mark.parametrize("given", [{"noise": "gaussian"}, {"norm": "l2"}], ids=str)
+def test_unknown_settings_say_what_is_known(given):
+    with pytest.raises(ValueError, match="expected one of"):
+        Neighbours(**given)
 
 
 def test_it_is_reported_with_the_controls_beside_it():
