@@ -81,6 +81,13 @@ def test_a_map_without_evidence_gets_the_share_of_the_mask_or_misses(name, flat)
 
 
 @pytest.mark.parametrize("name", MEASURES)
+def test_what_rounding_leaves_on_a_constant_map_is_no_evidence(name):
+    rounded = torch.where(BAR, 0.1 * (1 + 2e-7), 0.1)
+    assert float(rounded.max()) > float(rounded.min())
+    assert score(name, rounded) == score(name, torch.full((8, 8), 0.1))
+
+
+@pytest.mark.parametrize("name", MEASURES)
 def test_evidence_against_the_class_counts_in_magnitudes_only(name):
     assert score(name, -BAR.float(), signed=False) == 1 - off(name)
     if name not in ERRORS:
