@@ -24,6 +24,11 @@ def degenerate(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
     return spread <= 8 * torch.finfo(maps.dtype).eps * flat.abs().amax(1)
 
 
+def settled(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """The maps, with zeros for those that are constant up to rounding: else their largest pixel would be a rounding."""
+    return maps.masked_fill(degenerate(maps).view(-1, 1, 1), 0.0)
+
+
 def strict_order(
     values: Float[Tensor, "n p"], generator: torch.Generator, *, descending: bool = True
 ) -> Int[Tensor, "n p"]:
@@ -124,3 +129,26 @@ def entropy(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     share = torch.where(total > 0, share / total.clamp(min=torch.finfo(share.dtype).tiny), 1.0 / share.shape[1])
     nats: Tensor = torch.special.entr(share).sum(1)
     return nats / math.log(share.shape[1])
+
+
+def gini(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """Gini index of |map|: 0 for a uniform or zero map, 1 - 1/pixels for one pixel (Hurley and Rickard 2009)."""
+    ordered = maps.flatten(1).abs().double().sort(dim=1).values
+    size = ordered.shape[1]
+    weight = (2 * torch.arange(1, size + 1, dtype=torch.float64, device=maps.device) - size - 1) / size
+    total = ordered.sum(1)
+    return (ordered * weight).sum(1).masked_fill(total == 0, 0.0) / total.masked_fill(total == 0, 1.0)
+
+
+def top_hits(
+    values: Float[Tensor, "n p"], masks: Bool[Tensor, "n p"], counts: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """How many pixels of its mask are among the ``counts`` (at least 1) largest values of each row.
+
+    Values that tie at the edge count with the chance that a lot would take them, so nothing is drawn, and a constant
+    row hits what a random order hits on average.
+    """
+    edge = values.sort(dim=1, descending=True).values.gather(1, (counts - 1).unsqueeze(1))
+    above, tied = values > edge, values == edge
+    share = (counts - above.sum(1)).double() / tied.sum(1)
+    return (above & masks).sum(1) + share * (tied & masks).sum(1)

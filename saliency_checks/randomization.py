@@ -135,6 +135,14 @@ def independent(model: nn.Module, inputs: Float[Tensor, "n c h w"], seed: int) -
         yield names[-1], twin
 
 
+def complete(model: nn.Module, inputs: Float[Tensor, "n c h w"], seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """(first layer, model) with all weights drawn again: one step, no cascade."""
+    twin = _copy(model)
+    (names,) = blocks(twin, inputs, most=1)
+    reinitialise(twin, names, inputs, seed)
+    yield names[-1], twin
+
+
 def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model).eval()

@@ -87,8 +87,8 @@ def factory(spec: Any) -> SubjectFactory:
     return SubjectFactory(
         name=f"{name_of(spec)}_graft",
         build=partial(graft, spec),
-        offers=frozenset({"truth", "removal", "contrast", "graded"}),
-        serves=frozenset({"truth", "removal", "deletion", "contrast", "graded"}),
+        offers=frozenset({"mask", "truth", "removal", "contrast", "graded"}),
+        serves=frozenset({"mask", "truth", "removal", "deletion", "contrast", "graded"}),
     )
 
 

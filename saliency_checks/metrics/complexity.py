@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from saliency_checks import maps
 from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
@@ -12,6 +14,22 @@ from saliency_checks.subject import Subject
 UNIFORM = 0.999
 # Below: one pixel and nothing else. Worth a look, not a failure.
 SPARSE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smallest:
+    """The size from which on a pixel counts: a share of the map's largest, or in the map's own unit.
+
+    ``in_pixels`` gives their number instead of their share.
+    """
+
+    threshold: float = 0.01
+    of_largest: bool = True
+    in_pixels: bool = False
+
+
+ONE_PERCENT = Smallest()
+PRESETS = {"saliencysense": {"effective_complexity": Smallest(threshold=1e-5, of_largest=False, in_pixels=True)}}
 
 
 @metric(better="lower", reference="Bhatt et al. 2020, equation 5, divided by log(pixels)")
@@ -41,4 +59,28 @@ def complexity(method: Method, subject: Subject, draw: Draw) -> Scores:
         values=(measured.values <= UNIFORM).astype(float),
         degenerate=measured.degenerate,
         details={"entropy": mean, "note": f"mean entropy {mean:.2f} of the largest possible{sparse}"},
+    )
+
+
+@metric(reference="Chalasani et al. 2020, section 3.3 (Gini index); Hurley and Rickard 2009")
+def sparseness(method: Method, subject: Subject, draw: Draw) -> Scores:
+    """Gini index of |map| over pixels: 0 is uniform (and a zero map), towards 1 is one pixel."""
+    attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)
+    return Scores(
+        values=maps.gini(attributions).cpu().numpy()[None, None],
+        degenerate=float(maps.degenerate(attributions).double().mean()),
+    )
+
+
+@metric(better="lower", reference="Nguyen and Martinez 2020, effective complexity, against the map's own largest value")
+def effective_complexity(method: Method, subject: Subject, draw: Draw, settings: Smallest = ONE_PERCENT) -> Scores:
+    """Share of the pixels whose size exceeds 1 % of the largest; a zero map gets 1, as a constant one does."""
+    attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)
+    size = attributions.flatten(1).abs()
+    largest = size.amax(1, keepdim=True)
+    counted = size > settings.threshold * (largest if settings.of_largest else 1.0)
+    counted |= largest == 0  # nothing stands out where nothing is
+    return Scores(
+        values=counted.double().mean(1).cpu().numpy()[None, None] * (size.shape[1] if settings.in_pixels else 1),
+        degenerate=float(maps.degenerate(attributions).double().mean()),
     )
