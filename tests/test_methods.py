@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from saliency_checks import registry
 from saliency_checks.explain import Snapshot
-from saliency_checks.methods.backprop import deep_lift, guided_backprop
+from saliency_checks.methods.backprop import guided_backprop
 from saliency_checks.methods.cam import grad_cam
+from saliency_checks.methods.deep_lift import deep_lift
 from saliency_checks.methods.gradient import gradient, input_gradient, input_x_gradient, smoothgrad
 from saliency_checks.methods.oracle import truth_oracle
 from saliency_checks.methods.path import baseline_like, integrated_gradients
