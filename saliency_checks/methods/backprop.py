@@ -79,7 +79,8 @@ def _is_relu(call: Call) -> bool:
 
 def _gradient_under(rules: Guided, what: str, model: nn.Module, inputs: Images, targets: Classes) -> Images:
     leaf = inputs.detach().requires_grad_()
-    scores = scores_under(rules, model, leaf * 1, targets)  # no leaf: the first layer may work in place
+    with torch.enable_grad():
+        scores = scores_under(rules, model, leaf * 1, targets)  # no leaf: the first layer may work in place
     gradient: Tensor = torch.autograd.grad(scores.sum(), leaf)[0]
     if not rules.met:
         warnings.warn(f"{what} met no ReLU in this model: its map is the plain gradient", stacklevel=3)

@@ -117,9 +117,9 @@ def deep_lift(model: nn.Module, inputs: Images, targets: Classes, baseline: Base
     """
     start, rules = baseline_like(inputs, baseline), Rescale(len(inputs))
     leaf = inputs.detach().requires_grad_()
-    scores = scores_under(rules, model, torch.cat([leaf, start]), targets.repeat(2))
-    image, reference = scores.chunk(2)
-    multipliers = torch.autograd.grad(image.sum(), leaf)[0]
+    with torch.enable_grad():
+        image, reference = scores_under(rules, model, torch.cat([leaf, start]), targets.repeat(2)).chunk(2)
+        multipliers = torch.autograd.grad(image.sum(), leaf)[0]
     contributions = (inputs - start) * multipliers
     image, reference = image.detach(), reference.detach()
     size = contributions.abs().sum((1, 2, 3)) + image.abs() + reference.abs()

@@ -75,12 +75,13 @@ def full_gradient(model: nn.Module, inputs: Images, targets: Classes) -> tuple[I
         ValueError: they do not: the model calls a nonlinear function that has no rule here.
     """
     leaf, rules = inputs.detach().requires_grad_(), Biases()
-    scores = scores_under(rules, model, leaf * 1, targets)
-    zeros = [zero for _, zero in rules.found]
-    slope, *slopes = torch.autograd.grad(scores.sum(), [leaf, *zeros], allow_unused=True)
+    with torch.enable_grad():
+        score = scores_under(rules, model, leaf * 1, targets).sum()
+        zeros = [zero for _, zero in rules.found]
+        slope, *slopes = torch.autograd.grad(score, [leaf, *zeros], allow_unused=True)
     found = [bias * one for (bias, _), one in zip(rules.found, slopes, strict=True) if one is not None]
     parts = [inputs * slope, *found]
-    due = scores.detach().sum().view(1)
+    due = score.detach().view(1)
     summed, size = (torch.stack([change(part).sum() for part in parts]).sum(0, keepdim=True) for change in (_as_is, abs))
     check_sum("full_grad", summed, due, size + due.abs(), rules)
     return parts[0], found

@@ -235,10 +235,11 @@ def lrp(
     Raises:
         ValueError: relevance is lost or made: the model calls a nonlinear function that has no rule here.
     """
-    image = inputs.detach().requires_grad_() * 1
-    rules = Relevance(image, composite, epsilon, first, bounds)
-    score = scores_under(rules, model, image, targets).sum()
-    found, constant = torch.autograd.grad(score, (rules.share, rules.one), materialize_grads=True)
+    with torch.enable_grad():
+        image = inputs.detach().requires_grad_() * 1
+        rules = Relevance(image, composite, epsilon, first, bounds)
+        score = scores_under(rules, model, image, targets).sum()
+        found, constant = torch.autograd.grad(score, (rules.share, rules.one), materialize_grads=True)
     size = found.abs().sum() + constant.abs() + score.detach().abs()
     check_sum("lrp", (found.sum() + constant).view(1), score.detach().view(1), size.view(1), rules)
     return found

@@ -256,20 +256,20 @@ def _layer_norm(
     rules: Rules, x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    return _affine(_normalised(x, range(-len(shape), 0), eps), weight, bias)
+    return _affine(_normalised(x, tuple(range(-len(shape), 0)), eps), weight, bias)
 
 
 def _rms_norm(
     rules: Rules, x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    return _affine(_normalised(x, range(-len(shape), 0), eps, centred=False), weight, None)
+    return _affine(_normalised(x, tuple(range(-len(shape), 0)), eps, centred=False), weight, None)
 
 
 def _group_norm(
     rules: Rules, x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    normal = _normalised(x.unflatten(1, (groups, -1)), range(2, x.ndim + 1), eps).flatten(1, 2)
+    normal = _normalised(x.unflatten(1, (groups, -1)), tuple(range(2, x.ndim + 1)), eps).flatten(1, 2)
     channels = (-1, *[1] * (x.ndim - 2))
     return _affine(normal, *(None if one is None else one.view(channels) for one in (weight, bias)))
 
@@ -325,6 +325,8 @@ def scores_under(
 ) -> Float[Tensor, " n"]:
     """The logit of each image's class, in a graph of the rules' slopes; only what the inputs reach is in it.
 
+    Gradients must be enabled around it, as for any graph.
+
     Raises:
         TypeError: the model is compiled code, which does not show what functions it calls.
     """
@@ -334,7 +336,7 @@ def scores_under(
     def forward(images: Tensor) -> Any:
         return torch.func.functional_call(model, fixed, (images,))
 
-    with torch.enable_grad(), rules:
+    with rules:
         return class_scores(forward, inputs, targets)  # type: ignore[arg-type]
 
 
