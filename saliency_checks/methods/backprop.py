@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks.method import method
-from saliency_checks.methods.cam import COARSE, grad_cam
-from saliency_checks.methods.gradient import class_scores
+from saliency_checks.methods.cam import grad_cam
 from saliency_checks.methods.rules import Call, Rules, scores_under
 
 if TYPE_CHECKING:

@@ -135,13 +135,17 @@ def deep_lift(model: nn.Module, inputs: Images, targets: Classes, baseline: Base
     reference="Lundberg and Lee 2017, A unified approach to interpreting model predictions, section 4.2, Deep SHAP",
 )
 def deep_lift_shap(
-    model: nn.Module, inputs: Images, targets: Classes, references: float | Float[Tensor, "m c h w"] = 0.0
+    model: nn.Module,
+    inputs: Images,
+    targets: Classes,
+    references: float | Float[Tensor, "m c h w"] = 0.0,
+    most: int = 20,
 ) -> Images:
-    """Mean of deep_lift over the references; sums to f(x) minus the mean of f(r).
+    """Mean of deep_lift over the first ``most`` references; sums to f(x) minus the mean of f(r).
 
     An image is compared with many references at once. Raises as deep_lift does.
     """
-    found = reference_images(inputs, references)
+    found = reference_images(inputs, references)[:most]
 
     def of_one(image: Images, target: Classes) -> Images:
         def against(starts: Images) -> Images:

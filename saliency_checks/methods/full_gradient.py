@@ -82,7 +82,9 @@ def full_gradient(model: nn.Module, inputs: Images, targets: Classes) -> tuple[I
     found = [bias * one for (bias, _), one in zip(rules.found, slopes, strict=True) if one is not None]
     parts = [inputs * slope, *found]
     due = score.detach().view(1)
-    summed, size = (torch.stack([change(part).sum() for part in parts]).sum(0, keepdim=True) for change in (_as_is, abs))
+    summed, size = (
+        torch.stack([change(part).sum() for part in parts]).sum(0, keepdim=True) for change in (_as_is, abs)
+    )
     check_sum("full_grad", summed, due, size + due.abs(), rules)
     return parts[0], found
 

@@ -3,7 +3,7 @@
 The relevance of a unit is its value times what comes back to it, so c = R / value is carried along as if it were a
 gradient, and a rule is a change of slope. A sum (a skip connection: each summand gets in proportion to its value),
 average and max pooling and ReLU need none: their gradient is their rule. Layers follow z+ or epsilon, with the batch
-norm behind them folded in. What constants get, biases and stabilisers, is counted: with it, relevance sums to the logit.
+norm behind them folded in. What constants get, biases and stabilisers, is counted: with it relevance sums to the logit.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Relevance(Rules):
         """Folded into the layer that it follows, else a layer of its own."""
         args, kwargs = call.arguments
         names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
-        given = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+        given: dict[str, Any] = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
         given |= dict(zip(names, args, strict=False)) | kwargs
         if given["training"]:
             return self.unknown(call)  # type: ignore[no-any-return]

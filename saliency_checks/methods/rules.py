@@ -42,9 +42,9 @@ LINEAR = frozenset({
     "dropout1d", "dropout2d", "dropout3d", "expand", "expand_as", "feature_alpha_dropout", "flatten", "flip", "float",
     "fold", "gather", "getitem", "get", "index_select", "interpolate", "masked_select", "mean", "moveaxis", "movedim",
     "narrow", "native_channel_shuffle", "neg", "negative", "permute", "pixel_shuffle", "pixel_unshuffle", "positive",
-    "ravel", "repeat", "repeat_interleave", "requires_grad", "reshape", "reshape_as", "roll", "select", "split", "squeeze",
-    "sum", "swapaxes", "swapdims", "t", "tensor_split", "tile", "to", "transpose", "tril", "triu", "type", "type_as",
-    "unbind", "unflatten", "unfold", "unsqueeze", "upsample", "view", "view_as",
+    "ravel", "repeat", "repeat_interleave", "requires_grad", "reshape", "reshape_as", "roll", "select", "split",
+    "squeeze", "sum", "swapaxes", "swapdims", "t", "tensor_split", "tile", "to", "transpose", "tril", "triu", "type",
+    "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "upsample", "view", "view_as",
 })
 # Linear in all that depends on the image; beside it there may stand constants.
 SHIFTS = frozenset({
@@ -242,9 +242,10 @@ def _log_softmax(rules: Rules, x: Tensor, dim: int, *_: Any, **__: Any) -> Tenso
     return low - low.exp().sum(dim, keepdim=True).log()
 
 
-def _normalised(x: Tensor, dims: Sequence[int], eps: float, centred: bool = True) -> Tensor:
+def _normalised(x: Tensor, dims: tuple[int, ...], eps: float, centred: bool = True) -> Tensor:
     spread = x - x.mean(dims, keepdim=True) if centred else x
-    return spread * (spread.square().mean(dims, keepdim=True) + eps).rsqrt()
+    scaled: Tensor = spread * (spread.square().mean(dims, keepdim=True) + eps).rsqrt()
+    return scaled
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -381,8 +382,9 @@ def check_sum(
     worst = int(excess.nan_to_num(nan=torch.inf).argmax())
     if not excess[worst] <= 0:
         missing = ", ".join(rules.unruled) or "none by name; a value computed outside autograd, or an overflow"
+        whose = f"image {worst}" if len(due) > 1 else "the images"
         raise ValueError(
-            f"{what}: the contributions of {f'image {worst}' if len(due) > 1 else 'the images'} sum to {float(found[worst]):.4g}, but should to"
+            f"{what}: the contributions of {whose} sum to {float(found[worst]):.4g}, but should to"
             f" {float(due[worst]):.4g}: the model calls a nonlinear function that has no rule here ({missing});"
             " use integrated_gradients instead"
         )
