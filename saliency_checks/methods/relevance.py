@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from saliency_checks.method import method
 from saliency_checks.methods.references import limits
@@ -102,8 +103,9 @@ class Relevance(Rules):
             if output.numel() == self.image.numel():
                 self.pixels.append(output)
                 return output
-        for pixels in read:
-            self.anchor(pixels)
+        if read and _computes(call):
+            for pixels in read:
+                self.anchor(pixels)
         return super().apply(call)
 
     def anchor(self, pixels: Tensor) -> None:
@@ -186,7 +188,10 @@ class Relevance(Rules):
         value, slope, is_in_place = call.slope()
         if call.name in SCALES:
             return value, is_in_place
-        change = value - call.on(torch.zeros_like(point))
+        at_zero = call.on(torch.zeros_like(point))
+        if not at_zero.isfinite().all():
+            return self.unknown(call), is_in_place
+        change = value - at_zero
         return self.carried(value, point * ratio(change, point.detach(), slope)), is_in_place
 
     def product(self, call: Call) -> tuple[Tensor, bool]:
@@ -202,6 +207,12 @@ class Relevance(Rules):
         path = call.own()
         value, z = path.detach(), point.detach()
         return self.carried(value, path, value * (z - (value * z).sum(dim, keepdim=True))), False
+
+
+def _computes(call: Call) -> bool:
+    """Whether numbers come out that depend on the pixels: not a shape, say."""
+    found = pytree.tree_leaves(call.on(*(one.detach().clone() for one in call.traced)))
+    return any(isinstance(one, Tensor) and one.is_floating_point() for one in found)
 
 
 @method(

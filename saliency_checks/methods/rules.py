@@ -229,7 +229,8 @@ def _divides(call: Call) -> bool:
 def _quotient(rules: Rules, above: Any, below: Any, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
         raise ValueError("division that rounds has no slope, so no rule either")
-    return above * below.reciprocal()
+    quotient: Tensor = above * below.reciprocal()
+    return quotient
 
 
 def _softmax(rules: Rules, x: Tensor, dim: int, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
