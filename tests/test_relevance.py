@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import captum.attr
 import pytest
 import torch
 from hypothesis import given, settings
@@ -309,3 +310,41 @@ def test_the_check_kills_a_skip_connection_that_is_counted_twice(monkeypatch):
     monkeypatch.setattr(relevance.Relevance, "shift", copied)
     with pytest.raises(ValueError, match="contributions of the images sum to"):
         lrp(hard("residual"), images(), Y)
+
+
+# captum as a peer ----------------------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """Modules as captum knows them; it has no rule for nn.Flatten."""
+
+    def __init__(self, activation=None) -> None:
+        super().__init__()
+        self.conv1, self.relu1, self.pool = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.conv2, self.relu2, self.fc = nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Linear(8 * 16, 4)
+        self.activation = activation or self.relu2
+
+    def forward(self, x):
+        hidden = self.pool(self.relu1(self.conv1(x)))
+        return self.fc(self.activation(self.conv2(hidden)).flatten(1))
+
+
+def captums(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = captum.attr.LRP(model).attribute(x, target=Y).detach()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_captum_s_epsilon_rule_agrees_on_modules_that_it_knows():
+    model, x = randomised(Plain()), images()
+    torch.testing.assert_close(
+        lrp(model, x, Y, composite="epsilon", epsilon=1e-9), captums(model, x), rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_captum_loses_relevance_in_a_functional_silu_in_silence():
+    """Why the rules act on functions. If this fails, captum has been mended."""
+    model, x = randomised(Plain(F.silu)), images()
+    ours = lrp(model, x, Y, composite="epsilon", epsilon=1e-9)
+    assert (captums(model, x) - ours).abs().max() > 0.01 * ours.abs().max()

@@ -28,20 +28,25 @@ class Biases(Rules):
     Attributes:
         found: pairs of a bias, in the shape of the function's output, and a zero that was added to the output: its
             gradient is the output's.
+        spatial: for each, whether it is that of a layer with channels and places, which the map shows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[Tensor, Tensor]] = []
+        self.spatial: list[bool] = []
 
-    def noted(self, output: Tensor, bias: Tensor, is_in_place: bool = False) -> Tensor:
+    def noted(self, output: Tensor, bias: Tensor, is_in_place: bool = False, is_spatial: bool = False) -> Tensor:
+        self.spatial.append(is_spatial)
         zero = torch.zeros_like(output).requires_grad_()
         self.found.append((bias.detach().expand_as(output), zero))
         return output.add_(zero) if is_in_place else output + zero
 
     def layer(self, call: Call) -> Tensor:
         """y = W x + b: the bias, or batch norm's effective one, is the output at 0."""
-        return self.noted(call.own(), call.on(torch.zeros_like(call.traced[0][:1])))
+        output = call.own()
+        is_spatial = call.name != "linear" and output.ndim == 4 and output.shape[-2:].numel() > 1
+        return self.noted(output, call.on(torch.zeros_like(call.traced[0][:1])), is_spatial=is_spatial)
 
     def shift(self, call: Call) -> Tensor:
         if call.name in ("copy", "setitem"):
@@ -74,13 +79,20 @@ def full_gradient(model: nn.Module, inputs: Images, targets: Classes) -> tuple[I
     Raises:
         ValueError: they do not: the model calls a nonlinear function that has no rule here.
     """
+    term, biases = _terms(model, inputs, targets)
+    return term, [bias for bias, _ in biases]
+
+
+def _terms(model: nn.Module, inputs: Images, targets: Classes) -> tuple[Images, list[tuple[Tensor, bool]]]:
+    """Both parts; with each bias, whether the map shows it."""
     leaf, rules = inputs.detach().requires_grad_(), Biases()
     with torch.enable_grad():
         score = scores_under(rules, model, leaf * 1, targets).sum()
         zeros = [zero for _, zero in rules.found]
         slope, *slopes = torch.autograd.grad(score, [leaf, *zeros], allow_unused=True)
-    found = [bias * one for (bias, _), one in zip(rules.found, slopes, strict=True) if one is not None]
-    parts = [inputs * slope, *found]
+    shown = zip(rules.found, slopes, rules.spatial, strict=True)
+    found = [(bias * one, is_spatial) for (bias, _), one, is_spatial in shown if one is not None]
+    parts = [inputs * slope, *(bias for bias, _ in found)]
     due = score.detach().view(1)
     summed, size = (
         torch.stack([change(part).sum() for part in parts]).sum(0, keepdim=True) for change in (_as_is, abs)
@@ -109,11 +121,12 @@ def unit(maps: Float[Tensor, "n k i j"]) -> Float[Tensor, "n k i j"]:
 def full_grad(model: nn.Module, inputs: Images, targets: Classes) -> Float[Tensor, "n 1 h w"]:
     """Sum of u(x * df/dx) and of u(b * df/db) over the channels of every spatial layer; u is the magnitude in [0, 1].
 
-    Layers without places count in :func:`full_gradient`, which this raises with, and not in the map (as in the paper).
+    Spatial layers are convolutions and batch norms, as in the paper; what else adds a bias, dense layers and the tokens
+    of a transformer among them, counts in :func:`full_gradient`, which this raises with, and not in the map.
     """
-    term, biases = full_gradient(model, inputs, targets)
+    term, biases = _terms(model, inputs, targets)
     total = unit(term).sum(1, keepdim=True)
-    for bias in biases:
-        if bias.ndim == 4 and bias.shape[-2:].numel() > 1:
+    for bias, is_spatial in biases:
+        if is_spatial:
             total = total + resize_like(unit(bias).sum(1, keepdim=True), inputs)
     return total
