@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from test_graft import trained_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,6 @@ from saliency_checks.run import run
 from saliency_checks.subject import Subject
 
 from convnets import change, images
-from test_graft import trained_vit
 
 Y = torch.tensor([0, 1])
 SIZE = 32
@@ -47,7 +47,8 @@ def named(name: str):
 
 
 NETWORKS = {
-    **{name: named(name) for name in ("resnet18", "vgg11", "densenet121", "mobilenet_v2", "efficientnet_b0")},
+    **{name: named(name) for name in ("resnet18", "squeezenet1_1", "densenet121", "efficientnet_b0")},
+    "mobilenet_v2": named("mobilenet_v2"),
     "transformer": transformer,
     "windows": windows,
 }
@@ -88,17 +89,16 @@ def test_full_gradient_is_complete_for_all_images_together(name):
 
 
 @each
-@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus"])
-def test_relevance_finds_its_way_and_does_not_depend_on_the_batch(name, composite):
+def test_relevance_finds_its_way_and_does_not_depend_on_the_batch(name):
     """Its sum is checked inside, constants included; here the same map must come back for each image alone."""
     model, x = network(name), images(2, size=SIZE)
-    found = lrp(model, x, Y, composite=composite)
-    assert (found.flatten(1).std(1) > 0).all()
-    alone = torch.cat([lrp(model, x[i : i + 1], Y[i : i + 1], composite=composite) for i in range(2)])
+    found = lrp(model, x, Y)
+    assert found.any()
+    alone = torch.cat([lrp(model, x[i : i + 1], Y[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-8 * float(found.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "densenet121", "mobilenet_v2"])
 @pytest.mark.parametrize("method", [guided_backprop, deconvolution])
 def test_guided_rules_are_those_of_hooks_on_modules_that_are_each_called_once(name, method):
     """Another way to the same map: every ReLU call becomes a function with a backward of its own."""
@@ -131,7 +131,7 @@ def test_guided_grad_cam_is_fine_and_localised():
     assert guided_grad_cam(network("resnet18"), images(2, size=64), Y).shape == (2, 3, 64, 64)
 
 
-# A transformer that was trained ----------------------------------------------------------------------------------------
+# A transformer that was trained --------------------------------------------------------------------------------------
 
 
 @cache
@@ -141,6 +141,7 @@ def planted() -> Subject:
     return build_subject(graft(Subject(trained_vit(), fashion.inputs, fashion.targets, name="tiny_vit")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "lrp"])
 def test_methods_at_pixel_resolution_recover_a_cause_in_a_trained_transformer(method):
     result = run("pixel_recovery", method, planted(), n=24)
@@ -148,12 +149,14 @@ def test_methods_at_pixel_resolution_recover_a_cause_in_a_trained_transformer(me
     assert result.score >= 0.9, result.message
 
 
+@pytest.mark.slow
 def test_random_does_not():
     result = run("pixel_recovery", "random", planted(), n=24)
     assert result.score is not None
     assert result.score < 0.5
 
 
+@pytest.mark.slow
 def test_deep_lift_is_complete_on_a_trained_transformer():
     subject = planted()
     x, y = subject.inputs[:8].double(), subject.targets[:8]

@@ -115,6 +115,10 @@ def unit(maps: Float[Tensor, "n k i j"]) -> Float[Tensor, "n k i j"]:
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    expected_failures={
+        "independent_randomization/fashion_cnn": "it adds up magnitudes, which stay where the image is bright when one"
+        " layer is drawn again: |x * g| alone, one of its terms, moves by .58 there and it by .45 [.39, .52]",
+    },
     profiles={"thorough"},
     reference="Srinivas and Fleuret 2019, Full-gradient representation for neural network visualization, equation 5",
 )
