@@ -80,7 +80,7 @@ def _gradient_under(rules: Guided, what: str, model: nn.Module, inputs: Images, 
     leaf = inputs.detach().requires_grad_()
     with torch.enable_grad():
         scores = scores_under(rules, model, leaf * 1, targets)  # no leaf: the first layer may work in place
-    gradient: Tensor = torch.autograd.grad(scores.sum(), leaf)[0]
+        gradient: Tensor = torch.autograd.grad(scores.sum(), leaf)[0]
     if not rules.met:
         warnings.warn(f"{what} met no ReLU in this model: its map is the plain gradient", stacklevel=3)
     elif rules.hedged:

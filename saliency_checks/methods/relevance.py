@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from saliency_checks.method import method
+from saliency_checks.methods.composites import COMPOSITES
 from saliency_checks.methods.references import limits
-from saliency_checks.methods.rules import COMPOSITES, Call, Rules, check_sum, ratio, scores_under
+from saliency_checks.methods.rules import Call, Rules, check_sum, ratio, scores_under
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
