@@ -61,3 +61,103 @@ class Cramped(nn.Module):
         if len(x) > self.room:
             raise torch.OutOfMemoryError("no room")
         return self.model(x)
+
+
+class Calls(nn.Module):
+    """A network whose activation is any function."""
+
+    def __init__(self, activation, features: int = 192, hidden: int = 12) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+        self.last, self.activation = nn.Linear(hidden, 4), activation
+
+    def forward(self, x):
+        hidden = self.activation(self.first(x.flatten(1)))
+        return self.last(self.activation(self.second(hidden)))
+
+
+class Reused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, z):
+        return self.relu(z)
+
+
+def side_effect(z: Tensor) -> Tensor:
+    F.relu(z, inplace=True)
+    return z
+
+
+RELUS = {
+    "side effect": side_effect,
+    "module": nn.ReLU(), "inplace module": nn.ReLU(inplace=True), "reused": Reused(),
+    "functional": F.relu, "functional in place": lambda z: F.relu(z, inplace=True), "functional_": F.relu_,
+    "method": lambda z: z.relu(), "method_": lambda z: z.relu_(), "torch": torch.relu, "torch_": torch.relu_,
+    "clamp": lambda z: z.clamp(min=0), "clamp_min": lambda z: z.clamp_min(0),
+}  # fmt: skip
+
+
+class PreActivation(nn.Module):
+    """h + conv(ReLU(h)), with the ReLU reading a tensor that also feeds the skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 5, 3, padding=1)
+        self.relu, self.head = nn.ReLU(), nn.Linear(5, 4)
+
+    def forward(self, x):
+        h = self.stem(x)
+        h = h + self.conv(self.relu(h))
+        return self.head(self.relu(h).mean((2, 3)))
+
+
+def pooled(*pool: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1), *pool, nn.Conv2d(5, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
+    )
+
+
+class MaxOver(nn.Module):
+    def __init__(self, keepdim: bool) -> None:
+        super().__init__()
+        self.keepdim = keepdim
+
+    def forward(self, x):
+        return x.amax(dim=(-2, -1), keepdim=self.keepdim).flatten(1)
+
+
+HARD_NETS = {
+    "relu then pool": lambda: pooled(nn.ReLU(), nn.MaxPool2d(2)),
+    "pool then relu": lambda: pooled(nn.MaxPool2d(2), nn.ReLU()),
+    "overlapping pool": lambda: pooled(nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
+    "in place": lambda: pooled(nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+    "adaptive pool": lambda: pooled(nn.AdaptiveMaxPool2d(3)),
+    "global max": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), MaxOver(False), nn.Linear(5, 4)),
+    "global max, kept": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), MaxOver(True), nn.Linear(5, 4)),
+    "residual": PreActivation,
+    "batch norm": lambda: pooled(nn.BatchNorm2d(5), nn.GELU(), nn.AvgPool2d(2)),
+}
+
+
+def hard(name: str) -> nn.Module:
+    model = HARD_NETS[name]().double().eval()
+    model(images())  # lazy layers
+    return randomised(model)
+
+
+class Skip(nn.Module):
+    """2x goes into a ReLU and past it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = 2 * x.flatten(1)
+        return -3 * h + F.relu(h)
+
+
+def change(model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    return (model(x) - model(start)).gather(1, y[:, None]).squeeze(1).detach()
+
+
+def pair(values: list[float]) -> Tensor:
+    return torch.tensor([[values]], dtype=torch.float64).view(1, 1, 1, 2)

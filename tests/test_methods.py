@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 
 import captum.attr
 import pytest
@@ -16,15 +15,16 @@ from torch.nn import functional as F
 
 from saliency_checks import registry
 from saliency_checks.explain import Snapshot
-from saliency_checks.methods.backprop import deep_lift, guided_backprop
+from saliency_checks.methods.backprop import guided_backprop
 from saliency_checks.methods.cam import grad_cam
+from saliency_checks.methods.deep_lift import deep_lift
 from saliency_checks.methods.gradient import gradient, input_gradient, input_x_gradient, smoothgrad
 from saliency_checks.methods.oracle import truth_oracle
 from saliency_checks.methods.path import baseline_like, integrated_gradients
 from saliency_checks.methods.perturbation import occlusion
 from saliency_checks.subject import Contrast, Subject
 
-from convnets import convnet, images, linear, randomised
+from convnets import RELUS, Calls, change, convnet, images, linear, pair, randomised
 
 METHODS = registry.entries("methods")
 BUILT_IN = sorted(name for name, entry in METHODS.items() if entry.source.__module__.startswith("saliency_checks."))
@@ -43,23 +43,6 @@ def explain(name: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, seed:
     torch.manual_seed(seed)
     found: torch.Tensor = METHODS[name](model, x, y)
     return found
-
-
-def change(model: nn.Module, x: torch.Tensor, y: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    return (model(x) - model(start)).gather(1, y[:, None]).squeeze(1).detach()
-
-
-class Calls(nn.Module):
-    """A network whose activation is any function."""
-
-    def __init__(self, activation, features: int = 192, hidden: int = 12) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
-        self.last, self.activation = nn.Linear(hidden, 4), activation
-
-    def forward(self, x):
-        hidden = self.activation(self.first(x.flatten(1)))
-        return self.last(self.activation(self.second(hidden)))
 
 
 # Linear model: every map is known ------------------------------------------------------------------------------------
@@ -171,10 +154,6 @@ class Order(nn.Module):
         return F.relu(inner)
 
 
-def pair(values) -> torch.Tensor:
-    return torch.tensor([[values]], dtype=torch.float64).view(1, 1, 1, 2)
-
-
 @pytest.mark.parametrize("name", claiming("implementation_invariance"))
 @pytest.mark.parametrize("models", [(Minimum(0), Minimum(1)), (Order(True), Order(False))], ids=["minimum", "order"])
 def test_two_networks_of_one_function_get_one_map(name, models):
@@ -258,242 +237,10 @@ def test_saturation_is_seen_by_the_methods_that_claim_it_and_by_no_gradient(name
         assert seen == 0
 
 
-# One hidden layer: integrated gradients = DeepLIFT = a formula -------------------------------------------------------
-
-ACTIVATIONS = {
-    "relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": F.softplus, "elu": F.elu,
-    "leaky_relu": F.leaky_relu, "gelu": F.gelu, "silu": F.silu, "mish": F.mish, "hardswish": F.hardswish,
-    "relu6": F.relu6, "hardtanh": F.hardtanh, "softsign": F.softsign, "logsigmoid": F.logsigmoid, "celu": F.celu,
-    "selu": F.selu, "abs": abs, "square": torch.square, "pow": lambda z: z**3, "exp": torch.exp,
-    "clamp": lambda z: z.clamp(-0.3, 0.4), "threshold": lambda z: F.threshold(z, 0.1, 0.1),
-    "prelu": nn.PReLU().double(), "hardsigmoid": F.hardsigmoid,
-}  # fmt: skip
-
-
-class OneHidden(Calls):
-    def forward(self, x):
-        return self.last(self.activation(self.first(x.flatten(1))))
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_deep_lift_of_one_hidden_layer_is_the_slope_formula_and_integrated_gradients_agrees(name):
-    act, x, y = ACTIVATIONS[name], images(), torch.tensor([0, 1, 2])
-    model = OneHidden(act)
-    randomised(model)
-    start = baseline_like(x, 0.2)
-    z, z0 = model.first(x.flatten(1)), model.first(start.flatten(1))
-    slope = (act(z) - act(z0)) / (z - z0)
-    expected = ((x - start).flatten(1) * ((model.last.weight[y] * slope) @ model.first.weight)).view_as(x).detach()
-    torch.testing.assert_close(deep_lift(model, x, y, baseline=0.2), expected, rtol=1e-9, atol=1e-12)
-    close = integrated_gradients(model, x, y, baseline=0.2, steps=300)
-    torch.testing.assert_close(close, expected, rtol=0, atol=2e-3)
-
-
-# Backward rules meet every activation --------------------------------------------------------------------------------
-
-
-class Reused(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, z):
-        return self.relu(z)
-
-
-def side_effect(z: torch.Tensor) -> torch.Tensor:
-    F.relu(z, inplace=True)
-    return z
-
-
-RELUS = {
-    "side effect": side_effect,
-    "module": nn.ReLU(), "inplace module": nn.ReLU(inplace=True), "reused": Reused(),
-    "functional": F.relu, "functional in place": lambda z: F.relu(z, inplace=True), "functional_": F.relu_,
-    "method": lambda z: z.relu(), "method_": lambda z: z.relu_(), "torch": torch.relu, "torch_": torch.relu_,
-    "clamp": lambda z: z.clamp(min=0), "clamp_min": lambda z: z.clamp_min(0),
-}  # fmt: skip
-
-
-def guided_by_hand(model: Calls, x: torch.Tensor, y: torch.Tensor, top: float = float("inf")) -> torch.Tensor:
-    z1 = model.first(x.flatten(1))
-    z2 = model.second(z1.clamp(0, top))
-    g2 = model.last.weight[y].clamp(min=0) * ((z2 > 0) & (z2 < top))
-    g1 = (g2 @ model.second.weight).clamp(min=0) * ((z1 > 0) & (z1 < top))
-    return (g1 @ model.first.weight).view_as(x).detach()
-
-
-@pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
-def test_guided_backprop_is_the_hand_formula_however_the_relu_is_written(relu):
-    model, x, y = randomised(Calls(relu)), images(), torch.tensor([0, 1, 2])
-    torch.testing.assert_close(guided_backprop(model, x, y), guided_by_hand(model, x, y))
-    assert not torch.allclose(guided_backprop(model, x, y), gradient(model, x, y))
-
-
-@pytest.mark.parametrize("relu6", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, lambda z: F.hardtanh(z, 0, 6)])
-def test_guided_backprop_meets_relu6(relu6):
-    model, x, y = randomised(Calls(relu6)), 12 * images(), torch.tensor([0, 1, 2])
-    assert (model.first(x.flatten(1)) > 6).any()
-    torch.testing.assert_close(guided_backprop(model, x, y), guided_by_hand(model, x, y, top=6.0))
-
-
-@pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
-def test_deep_lift_does_not_depend_on_how_the_relu_is_written(relu):
-    x, y = images(), torch.tensor([0, 1, 2])
-    model, plain = randomised(Calls(relu)), randomised(Calls(nn.ReLU()))
-    torch.testing.assert_close(deep_lift(model, x, y), deep_lift(plain, x, y))
-
-
-@pytest.mark.parametrize("relu", [F.relu, nn.ReLU6()], ids=["functional", "relu6"])
-def test_captum_returns_the_plain_gradient_for_these_in_silence(relu):
-    """Why the rules act on functions: with captum alone nobody would notice. If this fails, captum has been mended."""
-    model, x, y = randomised(Calls(relu)), images(), torch.tensor([0, 1, 2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = captum.attr.GuidedBackprop(model).attribute(x, target=y)
-    torch.testing.assert_close(theirs, gradient(model, x, y))
-
-
-def test_guided_backprop_keeps_a_skip_connection_around_a_relu():
-    class Skip(nn.Module):
-        def forward(self, x):
-            h = 2 * x.flatten(1)
-            return -3 * h + F.relu(h)
-
-    x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    assert guided_backprop(Skip(), x, torch.tensor([0])).item() == 2 * (-3 + 1)
-
-
-def test_guided_backprop_says_when_there_is_nothing_to_guide():
-    model = randomised(Calls(F.gelu))
-    with pytest.warns(UserWarning, match="met no ReLU in this model"):
-        guided_backprop(model, images(), torch.tensor([0, 1, 2]))
-
-
-class PreActivation(nn.Module):
-    """h + conv(ReLU(h)), with the ReLU reading a tensor that also feeds the skip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.conv = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 5, 3, padding=1)
-        self.relu, self.head = nn.ReLU(), nn.Linear(5, 4)
-
-    def forward(self, x):
-        h = self.stem(x)
-        h = h + self.conv(self.relu(h))
-        return self.head(self.relu(h).mean((2, 3)))
-
-
-def pooled(*pool: nn.Module) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 5, 3, padding=1), *pool, nn.Conv2d(5, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
-    )
-
-
-class MaxOver(nn.Module):
-    def __init__(self, keepdim: bool) -> None:
-        super().__init__()
-        self.keepdim = keepdim
-
-    def forward(self, x):
-        return x.amax(dim=(-2, -1), keepdim=self.keepdim).flatten(1)
-
-
-HARD_NETS = {
-    "relu then pool": lambda: pooled(nn.ReLU(), nn.MaxPool2d(2)),
-    "pool then relu": lambda: pooled(nn.MaxPool2d(2), nn.ReLU()),
-    "overlapping pool": lambda: pooled(nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
-    "in place": lambda: pooled(nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
-    "adaptive pool": lambda: pooled(nn.AdaptiveMaxPool2d(3)),
-    "global max": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), MaxOver(False), nn.Linear(5, 4)),
-    "global max, kept": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), MaxOver(True), nn.Linear(5, 4)),
-    "residual": PreActivation,
-    "batch norm": lambda: pooled(nn.BatchNorm2d(5), nn.GELU(), nn.AvgPool2d(2)),
-}
-
-
-def hard(name: str) -> nn.Module:
-    model = HARD_NETS[name]().double().eval()
-    model(images())  # lazy layers
-    return randomised(model)
-
-
-@pytest.mark.parametrize("name", HARD_NETS)
-def test_deep_lift_is_complete_where_backward_hooks_are_not(name):
-    model, x, y = hard(name), images(), torch.tensor([0, 1, 2])
-    start = images(seed=1)  # a zero baseline hides what a varied one shows
-    found = deep_lift(model, x, y, baseline=start).sum((1, 2, 3))
-    torch.testing.assert_close(found, change(model, x, y, start), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["relu then pool", "overlapping pool"])
-def test_captum_s_deep_lift_is_incomplete_there(name):
-    """Why it is not captum's: issue 1104 of captum and its max_unpool. If this fails, captum has been mended."""
-    model, x, y = hard(name), images(), torch.tensor([0, 1, 2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = captum.attr.DeepLift(model).attribute(x, images(seed=1), target=y).sum((1, 2, 3))
-    assert (theirs - change(model, x, y, images(seed=1))).abs().max() > 1e-3
-
-
-def test_deep_lift_of_one_image_does_not_leak_into_another_where_nothing_differs_from_the_baseline():
-    model, x, y = hard("overlapping pool"), images(), torch.tensor([0, 1, 2])
-    start = x.clone()
-    start[:, :, 2:6, 2:6] = 0.5
-    alone = torch.cat([deep_lift(model, x[i : i + 1], y[i : i + 1], baseline=start[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(deep_lift(model, x, y, baseline=start), alone)
-
-
-def test_deep_lift_takes_the_derivative_where_a_unit_does_not_differ_from_the_baseline():
-    class Balance(nn.Module):
-        def forward(self, x):
-            return torch.sigmoid(x.flatten(1).sum(1, keepdim=True))
-
-    x, y = pair([2.0, -2.0]), torch.tensor([0])
-    torch.testing.assert_close(deep_lift(Balance(), x, y), pair([0.5, -0.5]))  # sigmoid'(0) = 1/4
-    torch.testing.assert_close(integrated_gradients(Balance(), x, y), pair([0.5, -0.5]))
-
-
 @pytest.mark.parametrize("name", claiming("saturation"))
 def test_an_image_that_is_the_baseline_gets_nothing(name):
     x = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
     assert not explain(name, convnet(), x, torch.tensor([0, 1])).any()
-
-
-class Gated(nn.Module):
-    def forward(self, x):
-        z = x.flatten(1)
-        return z * z.roll(1, 1)
-
-
-UNRULED = {
-    "product": Gated,
-    "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.LayerNorm(9), nn.ReLU(), nn.Linear(9, 4)),
-    "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.Softmax(1), nn.Linear(9, 4)),
-}
-
-
-@pytest.mark.parametrize("build", UNRULED.values(), ids=UNRULED)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_deep_lift_refuses_a_model_whose_nonlinearity_has_no_rule(build, dtype):
-    model, x = randomised(build()).to(dtype), images().to(dtype)
-    with pytest.raises(ValueError, match="has no rule here"):
-        deep_lift(model, x, torch.tensor([0, 1, 2]))
-
-
-@pytest.mark.parametrize("name", HARD_NETS)
-def test_deep_lift_takes_no_rounding_in_float32_for_a_missing_rule(name):
-    model, x, y = hard(name).float(), images().float(), torch.tensor([0, 1, 2])
-    deep_lift(model, x, y)
-    deep_lift(model, x, y, baseline=x * (1 + 1e-6))
-
-
-@pytest.mark.parametrize("rule", [guided_backprop, deep_lift])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_is_refused_with_the_fix(rule):
-    model = torch.jit.trace(convnet(), images())
-    with pytest.raises(TypeError, match=r"give the nn\.Module itself"):
-        rule(model, images(), torch.tensor([0, 1, 2]))
 
 
 # captum as a peer, on networks that it explains correctly ------------------------------------------------------------

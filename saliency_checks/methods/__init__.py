@@ -6,6 +6,8 @@ from saliency_checks.methods import (
     cam_perturbation,
     contrastive,
     controls,
+    deep_lift,
+    full_gradient,
     gradient,
     information,
     path,
@@ -13,6 +15,7 @@ from saliency_checks.methods import (
     recalibrated,
     references,
     regions,
+    relevance,
 )
 
 __all__ = [
@@ -21,6 +24,8 @@ __all__ = [
     "cam_perturbation",
     "contrastive",
     "controls",
+    "deep_lift",
+    "full_gradient",
     "gradient",
     "information",
     "path",
@@ -28,4 +33,5 @@ __all__ = [
     "recalibrated",
     "references",
     "regions",
+    "relevance",
 ]
