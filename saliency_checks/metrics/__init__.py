@@ -2,6 +2,7 @@
 
 from saliency_checks.metrics import (  # noqa: F401
     acuity,
+    axioms,
     cascading_randomization,
     class_contrast,
     complexity,

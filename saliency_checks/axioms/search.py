@@ -1,0 +1,87 @@
+"""Which axioms does a method fulfil? The smallest counterexample to each that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from saliency_checks.explain import ContractError, derive
+from saliency_checks.method import Method
+from saliency_checks.subject import Unqualified
+
+if TYPE_CHECKING:
+    from saliency_checks.axioms.drawing import Example, Setup
+
+Size = tuple[int, int, int]
+SHRINKS, FEW_SHRINKS = 200, 30  # looks at smaller examples, once one was found
+
+
+def workable(method: Method) -> tuple[Size, ...]:
+    """The sizes (C, H, W) of images that the method explains, the smallest first.
+
+    Raises:
+        Unqualified: there is none; says what the method raised.
+    """
+    from saliency_checks.axioms.drawing import SIZES, probe
+
+    found, reason = [], ""
+    for size in SIZES:
+        try:
+            probe(method, size)
+            found.append(size)
+        except ContractError as error:
+            reason = str(error)
+    if not found:
+        raise Unqualified(f"{method.name} explains none of the small networks on which axioms are tested: {reason}")
+    return tuple(found)
+
+
+def smallest(
+    method: Method, axiom: str, sizes: Sequence[Size], *, networks: int, seed: int = 0, thorough: bool = True
+) -> Example | None:
+    """The smallest network and image found on which the axiom does not hold; None where it held on all of them.
+
+    Args:
+        sizes: (C, H, W) of images, the smallest first; they share the ``networks``.
+        seed: of the networks and of the method's draws.
+        thorough: spend time on making the example small.
+    """
+    from saliency_checks.axioms.drawing import Setup
+
+    for size in sizes:
+        setup = Setup(method=method, needs=method.needs, size=size, seed=seed)
+        if found := _smallest(setup, axiom, -(-networks // len(sizes)), SHRINKS if thorough else FEW_SHRINKS):
+            return found
+    return None
+
+
+def _smallest(setup: Setup, axiom: str, networks: int, shrinks: int) -> Example | None:
+    from hypothesis import find, settings
+    from hypothesis.errors import NoSuchExample
+
+    from saliency_checks.axioms.drawing import DRAWN
+
+    # Nothing is stored: no folder appears where the user works, and the same seed finds the same example.
+    quiet = settings(max_examples=networks, database=None, deadline=None, print_blob=False)
+    draws = Random(derive("axioms", axiom, setup.seed))  # not of the method: all methods meet the same networks
+    try:
+        return find(DRAWN[axiom](setup), _violates(shrinks), settings=quiet, random=draws)
+    except NoSuchExample:
+        return None
+
+
+def _violates(shrinks: int) -> Callable[[Example], bool]:
+    """The question that Hypothesis asks; after enough smaller examples it settles for the smallest so far."""
+    known: dict[str, bool] = {}
+    looks = 0
+
+    def violates(example: Example) -> bool:
+        nonlocal looks
+        text = example.code
+        if text not in known:
+            looks += any(known.values())
+            known[text] = looks <= shrinks and not example.look().holds
+        return known[text]
+
+    return violates
