@@ -282,9 +282,9 @@ def implementation_invariance(draw: Draw, setup: Setup) -> Example:
     return Example("implementation_invariance", q, {"f": hidden.built(), "g": _rewritten(draw, hidden).built()})
 
 
-def _is_off_the_kinks_of_order(pair: Float[Tensor, 2]) -> bool:
+def _is_off_the_kinks_of_order(pair: Float[Tensor, " two"]) -> bool:
     a, b = pair.clamp(min=0).tolist()
-    return min(abs(a - 1), abs(a - 1 - b)) > KINK
+    return bool(min(abs(a - 1), abs(a - 1 - b)) > KINK)
 
 
 def _rewritten(draw: Draw, net: Hidden) -> Hidden:

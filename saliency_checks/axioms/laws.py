@@ -83,7 +83,8 @@ class Question:
         """The mean logit of the class."""
         with torch.no_grad():
             logits = network(images)
-        return logits[:, self.target if logits.shape[1] > 1 else 0].mean()
+        mean: Tensor = logits[:, self.target].mean()
+        return mean
 
     def pixel(self, number: int) -> str:
         return f"pixel ({number // self.x.shape[-1]}, {number % self.x.shape[-1]})"

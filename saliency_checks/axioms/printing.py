@@ -45,7 +45,7 @@ def spelled(method: Any) -> str:
     if not isinstance(method, Method):
         return ""
     if registry.is_built_in("methods", method.name) and registry.get("methods", method.name) is method:
-        return method.name
+        return str(method.name)
     inner = getattr(method.source, "__wrapped__", method.source)
     path = f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', '')}"
     try:

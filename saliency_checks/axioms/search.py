@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -56,32 +58,47 @@ def smallest(
     return None
 
 
+class _Enough(BaseException):
+    """Ends the search for smaller examples; Hypothesis lets through what is no Exception."""
+
+
+@dataclass
+class _Search:
+    """What Hypothesis asks of each example, and the smallest one that violates so far."""
+
+    shrinks: int
+    found: Example | None = None
+    seen: set[str] = field(default_factory=set)
+
+    def violates(self, example: Example) -> bool:
+        text = example.code
+        if self.found is not None and text == self.found.code:
+            return True
+        if text in self.seen:
+            return False
+        self.seen.add(text)
+        if self.found is not None:
+            self.shrinks -= 1
+            if self.shrinks < 0:
+                raise _Enough
+        if example.look().holds:
+            return False
+        self.found = example
+        return True
+
+
 def _smallest(setup: Setup, axiom: str, networks: int, shrinks: int) -> Example | None:
-    from hypothesis import find, settings
+    from hypothesis import Phase, find, settings
     from hypothesis.errors import NoSuchExample
 
     from saliency_checks.axioms.drawing import DRAWN
 
     # Nothing is stored: no folder appears where the user works, and the same seed finds the same example.
-    quiet = settings(max_examples=networks, database=None, deadline=None, print_blob=False)
+    quiet = settings(
+        max_examples=networks, database=None, deadline=None, print_blob=False, phases=(Phase.generate, Phase.shrink)
+    )
     draws = Random(derive("axioms", axiom, setup.seed))  # not of the method: all methods meet the same networks
-    try:
-        return find(DRAWN[axiom](setup), _violates(shrinks), settings=quiet, random=draws)
-    except NoSuchExample:
-        return None
-
-
-def _violates(shrinks: int) -> Callable[[Example], bool]:
-    """The question that Hypothesis asks; after enough smaller examples it settles for the smallest so far."""
-    known: dict[str, bool] = {}
-    looks = 0
-
-    def violates(example: Example) -> bool:
-        nonlocal looks
-        text = example.code
-        if text not in known:
-            looks += any(known.values())
-            known[text] = looks <= shrinks and not example.look().holds
-        return known[text]
-
-    return violates
+    search = _Search(shrinks)
+    with suppress(NoSuchExample, _Enough):
+        find(DRAWN[axiom](setup), search.violates, settings=quiet, random=draws)
+    return search.found
