@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from saliency_checks.axioms.laws import LAWS, Found, Question
 from saliency_checks.axioms.networks import (
     Blind,
     Combination,
+    Counted,
     Exchanged,
     Minimum,
     Order,
@@ -195,8 +196,8 @@ def _network(draw: Draw, setup: Setup, q: Question, classes: int) -> nn.Module:
     return _convolutional(draw, q, classes) if "conv" in setup.needs else _hidden(draw, q, classes).built()
 
 
-def probe(method: Method, size: tuple[int, int, int]) -> None:
-    """Explain one network of this size; raises what the method raises."""
+def probe(method: Method, size: tuple[int, int, int]) -> int:
+    """How often the method calls a network to explain an image of this size; raises what the method raises."""
     x = torch.linspace(-1, 2, size[0] * size[1] * size[2], dtype=torch.float64).view(1, *size)
     references = x.flip(-1) if "references" in method.needs else None
     if "conv" in method.needs:
@@ -205,7 +206,9 @@ def probe(method: Method, size: tuple[int, int, int]) -> None:
     else:
         weight = torch.linspace(-1, 1, 2 * x.numel(), dtype=torch.float64).view(2, -1)
         f = dense(weight, torch.ones(2), torch.tensor([[1.0, -2.0], [0.5, 1.0]]), torch.zeros(2), nn.ReLU())
-    Question(method=method, x=x, references=references).map(f)
+    counted = Counted(f)
+    Question(method=method, x=x, references=references).map(counted)
+    return counted.calls[0]
 
 
 # Axioms: a strategy each ----------------------------------------------------------------------------------------------
@@ -244,6 +247,7 @@ def dummy(draw: Draw, setup: Setup) -> Example:
     if cancelling == "order":
         other = draw(st.sampled_from([i for i in range(pixels) if i != pixel]))
         places = draw(st.permutations((pixel, other)))
+        q = _beyond_the_kinks(draw, q, *places)
         f = Combination(1.0, f, 1.0, Order(0, *places), -1.0, Order(1, *places))
     return Example("dummy", q, {"f": f, "pixel": pixel})
 
@@ -270,21 +274,29 @@ def implementation_invariance(draw: Draw, setup: Setup) -> Example:
     classes, q = _asked(draw, setup)
     if "conv" in setup.needs:
         kernel, bias = _kernel(draw, q, 3)
-        head, offset, lift = _head(draw, classes, len(bias)), _numbers(draw, classes), draw(VALUES)
-        f, g = (convolutional(kernel, bias, head, offset, lift=by) for by in (0.0, lift))
-        return Example("implementation_invariance", q, {"f": f, "g": g})
+        head, offset = _head(draw, classes, len(bias)), _numbers(draw, classes)
+        f = convolutional(kernel, bias, head, offset)
+        lift = draw(st.one_of(VALUES, st.just(0.0)))
+        if not lift:  # the first channel becomes larger, or two halves
+            first = draw(st.sampled_from((2.0, 3.0)))
+            kernel, bias = torch.cat([first * kernel[:1], kernel]), torch.cat([first * bias[:1], bias])
+            head = torch.cat([head[:, :1] / first / 2, head], 1)
+            head[:, 1] /= 2
+        return Example("implementation_invariance", q, {"f": f, "g": convolutional(kernel, bias, head, offset, lift)})
     kind = draw(st.sampled_from((Minimum, Order, None)))
     if kind and q.target == 0:
         i, j = draw(st.permutations(range(setup.pixels)))[:2]
-        assume(kind is Minimum or _is_off_the_kinks_of_order(q.x[0, 0].flatten()[[i, j]]))
+        q = q if kind is Minimum else _beyond_the_kinks(draw, q, i, j)
         return Example("implementation_invariance", q, {"f": kind(0, i, j), "g": kind(1, i, j)})
     hidden = _hidden(draw, q, classes)
     return Example("implementation_invariance", q, {"f": hidden.built(), "g": _rewritten(draw, hidden).built()})
 
 
-def _is_off_the_kinks_of_order(pair: Float[Tensor, " two"]) -> bool:
-    a, b = pair.clamp(min=0).tolist()
-    return bool(min(abs(a - 1), abs(a - 1 - b)) > KINK)
+def _beyond_the_kinks(draw: Draw, q: Question, i: int, j: int) -> Question:
+    """The question with two pixels for which all parts of :class:`Order` are active."""
+    x = q.x.clone()
+    x[0, 0].view(-1)[[i, j]] = torch.tensor(draw(st.sampled_from(((3.0, 1.0), (2.0, 0.5), (4.0, 1.5)))), dtype=x.dtype)
+    return replace(q, x=x)
 
 
 def _rewritten(draw: Draw, net: Hidden) -> Hidden:

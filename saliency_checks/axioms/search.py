@@ -17,26 +17,31 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int, int]
 SHRINKS, FEW_SHRINKS = 200, 30  # looks at smaller examples, once one was found
+CHEAP, LEAST_NETWORKS = 50, 8  # forward passes for one map; networks for each axiom
 
 
-def workable(method: Method) -> tuple[Size, ...]:
-    """The sizes (C, H, W) of images that the method explains, the smallest first.
+def workable(method: Method) -> tuple[tuple[Size, ...], int]:
+    """The sizes (C, H, W) of images that the method explains, the smallest first, and its passes for one of them.
 
     Raises:
         Unqualified: there is none; says what the method raised.
     """
     from saliency_checks.axioms.drawing import SIZES, probe
 
-    found, reason = [], ""
+    passes, reason = {}, ""
     for size in SIZES:
         try:
-            probe(method, size)
-            found.append(size)
+            passes[size] = probe(method, size)
         except ContractError as error:
             reason = str(error)
-    if not found:
+    if not passes:
         raise Unqualified(f"{method.name} explains none of the small networks on which axioms are tested: {reason}")
-    return tuple(found)
+    return tuple(passes), max(passes.values())
+
+
+def affordable(networks: int, passes: int) -> int:
+    """Fewer networks for a method that calls the model very often: by its calls, so it is the same everywhere."""
+    return max(LEAST_NETWORKS, min(networks, networks * CHEAP // max(1, passes)))
 
 
 def smallest(
