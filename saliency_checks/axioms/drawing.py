@@ -44,6 +44,7 @@ ACTIVATIONS = st.sampled_from((nn.ReLU, nn.Softplus, nn.Tanh))
 FACTORS = st.sampled_from((2.0, 3.0, 0.5, 10.0))
 SHIFTS = st.sampled_from((1.0, -1.0, 0.5, 2.0))
 SIZES = ((1, 1, 2), (3, 2, 2), (1, 4, 4), (1, 8, 8))  # (C, H, W)
+MOST_PIXELS = 16
 PERIOD = 13  # pixels that are drawn; a larger image repeats them
 UNIT = 3  # features that a unit reads
 MOST_HIDDEN, LEAST_CLASSES, MOST_CLASSES, MOST_REFERENCES = 3, 2, 3, 3
@@ -69,8 +70,21 @@ class Setup:
     seed: int = 0
 
     @property
-    def pixels(self) -> int:
-        return self.size[1] * self.size[2]
+    def pixels(self) -> tuple[int, ...]:
+        """Those that networks read: all; of a large image four in a corner and four in the middle."""
+        height, width = self.size[1:]
+        if height * width <= MOST_PIXELS:
+            return tuple(range(height * width))
+        return tuple(
+            (top + i) * width + left + j
+            for top, left in ((0, 0), (height // 2, width // 2)) for i in (0, 1) for j in (0, 1)
+        )  # fmt: skip
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Their places in the flattened image."""
+        channels, height, width = self.size
+        return tuple(channel * height * width + pixel for channel in range(channels) for pixel in self.pixels)
 
 
 @dataclass(frozen=True)
@@ -100,10 +114,9 @@ def _list_of(values: st.SearchStrategy[float], count: int) -> st.SearchStrategy[
 
 
 @functools.cache
-def _few(columns: int, without: frozenset[int]) -> st.SearchStrategy[dict[int, float]]:
+def _few(columns: tuple[int, ...]) -> st.SearchStrategy[dict[int, float]]:
     """Some of the columns, and a number for each."""
-    kept = [column for column in range(columns) if column not in without]
-    return st.dictionaries(st.sampled_from(kept), VALUES, min_size=1, max_size=UNIT)
+    return st.dictionaries(st.sampled_from(columns), VALUES, min_size=1, max_size=UNIT)
 
 
 # Images and networks --------------------------------------------------------------------------------------------------
@@ -133,11 +146,11 @@ def _asked(draw: Draw, setup: Setup, twins: tuple[int, int] | None = None) -> tu
     )  # fmt: skip
 
 
-def _sparse(draw: Draw, rows: int, columns: int, without: frozenset[int] = frozenset()) -> Float[Tensor, "r c"]:
-    """Rows of a few numbers each."""
+def _sparse(draw: Draw, rows: int, columns: int, read: tuple[int, ...]) -> Float[Tensor, "r c"]:
+    """Rows of a few numbers each, in columns that are ``read``."""
     matrix = torch.zeros(rows, columns, dtype=torch.float64)
     for row in range(rows):
-        for place, value in draw(_few(columns, without)).items():
+        for place, value in draw(_few(read)).items():
             matrix[row, place] = value
     return matrix
 
@@ -170,9 +183,9 @@ class Hidden:
         return round(QUADRATURE * whole, 4)
 
 
-def _hidden(draw: Draw, q: Question, classes: int, without: frozenset[int] = frozenset()) -> Hidden:
+def _hidden(draw: Draw, q: Question, classes: int, read: tuple[int, ...]) -> Hidden:
     units = draw(st.integers(1, MOST_HIDDEN))
-    first, bias = _sparse(draw, units, q.x.numel(), without), _numbers(draw, units)
+    first, bias = _sparse(draw, units, q.x.numel(), read), _numbers(draw, units)
     activation = draw(ACTIVATIONS)()
     if isinstance(activation, nn.ReLU):
         points = torch.cat([q.x, q.start, q.absent.expand_as(q.x)]).flatten(1)
@@ -182,7 +195,8 @@ def _hidden(draw: Draw, q: Question, classes: int, without: frozenset[int] = fro
 
 def _kernel(draw: Draw, q: Question, side: int) -> tuple[Tensor, Tensor]:
     maps, channels = draw(st.integers(1, MOST_HIDDEN)), q.x.shape[1]
-    kernel = _sparse(draw, maps, channels * side * side).view(maps, channels, side, side)
+    values = channels * side * side
+    kernel = _sparse(draw, maps, values, tuple(range(values))).view(maps, channels, side, side)
     # No sum of the fractions drawn meets a third: no activation is at its kink.
     return kernel, _numbers(draw, maps) + 1 / 3
 
@@ -193,7 +207,9 @@ def _convolutional(draw: Draw, q: Question, classes: int, side: int = 3) -> nn.M
 
 
 def _network(draw: Draw, setup: Setup, q: Question, classes: int) -> nn.Module:
-    return _convolutional(draw, q, classes) if "conv" in setup.needs else _hidden(draw, q, classes).built()
+    return (
+        _convolutional(draw, q, classes) if "conv" in setup.needs else _hidden(draw, q, classes, setup.features).built()
+    )
 
 
 def probe(method: Method, size: tuple[int, int, int]) -> int:
@@ -219,10 +235,10 @@ def completeness(draw: Draw, setup: Setup) -> Example:
     classes, q = _asked(draw, setup)
     if "conv" in setup.needs:
         return Example("completeness", q, {"f": _convolutional(draw, q, classes)})
-    if draw(st.booleans()):
-        hidden = _hidden(draw, q, classes)
+    if draw(st.sampled_from((False, True, True))):
+        hidden = _hidden(draw, q, classes, setup.features)
         return Example("completeness", q, {"f": hidden.built(), "slack": hidden.slack(q)})
-    weight, offset = _sparse(draw, classes, q.x.numel()), _numbers(draw, classes)
+    weight, offset = _sparse(draw, classes, q.x.numel(), setup.features), _numbers(draw, classes)
     return Example("completeness", q, {"f": linear(weight, offset)})
 
 
@@ -230,12 +246,11 @@ def completeness(draw: Draw, setup: Setup) -> Example:
 def dummy(draw: Draw, setup: Setup) -> Example:
     """Not connected, or connected twice so that it cancels."""
     classes, q = _asked(draw, setup)
-    pixels = setup.pixels
-    pixel = draw(st.integers(0, pixels - 1))
+    pixel = draw(st.sampled_from(setup.pixels))
     if "conv" in setup.needs:
         return Example("dummy", q, {"f": Blind(_convolutional(draw, q, classes), pixel), "pixel": pixel})
-    own = frozenset(range(pixel, q.x.numel(), pixels))
-    f = _hidden(draw, q, classes, without=own).built()
+    own = range(pixel, q.x.numel(), q.x[0, 0].numel())
+    f = _hidden(draw, q, classes, tuple(feature for feature in setup.features if feature not in own)).built()
     cancelling = draw(st.sampled_from(("", "unit", "order")))
     if cancelling == "unit":
         act, units = draw(ACTIVATIONS)(), torch.zeros(2, q.x.numel(), dtype=torch.float64)
@@ -245,7 +260,7 @@ def dummy(draw: Draw, setup: Setup) -> Example:
         twice = dense(units, torch.tensor([bias, bias]), share, torch.zeros(1), act)
         f = Combination(1.0, f, 1.0, twice)
     if cancelling == "order":
-        other = draw(st.sampled_from([i for i in range(pixels) if i != pixel]))
+        other = draw(st.sampled_from([i for i in setup.pixels if i != pixel]))
         places = draw(st.permutations((pixel, other)))
         q = _beyond_the_kinks(draw, q, *places)
         f = Combination(1.0, f, 1.0, Order(0, *places), -1.0, Order(1, *places))
@@ -262,7 +277,7 @@ def linearity(draw: Draw, setup: Setup) -> Example:
 @st.composite
 def symmetry(draw: Draw, setup: Setup) -> Example:
     """A function of pixels that are written alike, or f and f with the pixels exchanged."""
-    i, j = sorted(draw(st.lists(st.integers(0, setup.pixels - 1), min_size=2, max_size=2, unique=True)))
+    i, j = sorted(draw(st.lists(st.sampled_from(setup.pixels), min_size=2, max_size=2, unique=True)))
     classes, q = _asked(draw, setup, twins=(i, j))
     f = _network(draw, setup, q, classes)
     return Example("symmetry", q, {"f": Combination(1.0, f, 1.0, Exchanged(f, i, j)), "i": i, "j": j})
@@ -285,10 +300,10 @@ def implementation_invariance(draw: Draw, setup: Setup) -> Example:
         return Example("implementation_invariance", q, {"f": f, "g": convolutional(kernel, bias, head, offset, lift)})
     kind = draw(st.sampled_from((Minimum, Order, None)))
     if kind and q.target == 0:
-        i, j = draw(st.permutations(range(setup.pixels)))[:2]
+        i, j = draw(st.permutations(setup.pixels))[:2]
         q = q if kind is Minimum else _beyond_the_kinks(draw, q, i, j)
         return Example("implementation_invariance", q, {"f": kind(0, i, j), "g": kind(1, i, j)})
-    hidden = _hidden(draw, q, classes)
+    hidden = _hidden(draw, q, classes, setup.features)
     return Example("implementation_invariance", q, {"f": hidden.built(), "g": _rewritten(draw, hidden).built()})
 
 
@@ -315,7 +330,7 @@ def saturation(draw: Draw, setup: Setup) -> Example:
     """A pixel that is above the kink of 1 - ReLU(k - x), and below it where it is absent; all others are absent."""
     _, asked = _asked(draw, setup)
     level = asked.absent[0, :, 0, 0]
-    pixel = draw(st.integers(0, setup.pixels - 1))
+    pixel = draw(st.sampled_from(setup.pixels))
     x = asked.absent.expand_as(asked.x).clone()
     x.flatten(2)[0, 0, pixel] += 2.0
     kink = float(level[0]) + 1.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Values = Float[Tensor, " p"]
 
 ROUNDING, TINY = 1e-4, 1e-7  # of the largest value involved (a method may work in float32); of anything
-DRAWS, SIGMAS = 30, 5.0
+DRAWS, SIGMAS = 20, 5.0
 LEAST_SHARE = 0.1  # of a change, that the one pixel that made it must get
 
 

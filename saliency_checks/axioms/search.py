@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saliency_checks.axioms.drawing import Example, Setup
 
 Size = tuple[int, int, int]
-SHRINKS, FEW_SHRINKS = 200, 30  # looks at smaller examples, once one was found
+SHRINKS, FEW_SHRINKS = 150, 10  # looks at smaller examples, once one was found
 CHEAP, LEAST_NETWORKS = 50, 8  # forward passes for one map; networks for each axiom
 
 

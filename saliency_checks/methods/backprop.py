@@ -80,7 +80,7 @@ def _lower(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"backward_rule"},
+    claims={"backward_rule", "input_shift_invariance", "scale", "symmetry"},
     expected_failures={
         "cascading_randomization": "it recovers the image more than the model: where negative gradients are dropped,"
         " the map converges to one that hardly depends on the upper layers (Adebayo et al. 2018; Sixt et al. 2020)",
@@ -172,7 +172,7 @@ def _global_max(both: Tensor, dim: int | tuple[int, ...] = (), keepdim: bool = F
 @method(
     needs={"gradient", "baseline"},
     signed=True,
-    claims={"completeness", "saturation", "backward_rule"},
+    claims={"backward_rule", "completeness", "input_shift_invariance", "linearity", "saturation", "scale", "symmetry"},
     reference="Shrikumar et al. 2017, Learning important features through activation differences, section 3",
 )
 def deep_lift(

@@ -30,6 +30,7 @@ LEAST_SPREAD = 0.01
     needs={"gradient", "conv", "references"},
     signed=False,
     stochastic=True,
+    claims={"input_shift_invariance"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Schulz et al. 2020, Restricting the flow, equations 2 to 8 and section 3.2 (per-sample bottleneck)",
