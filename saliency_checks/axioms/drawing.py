@@ -81,6 +81,11 @@ class Setup:
         )  # fmt: skip
 
     @property
+    def most_hidden(self) -> int:
+        """Units or maps: the smallest images come with the smallest networks."""
+        return min(MOST_HIDDEN, len(self.pixels) // 2)
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Their places in the flattened image."""
         channels, height, width = self.size
@@ -183,8 +188,8 @@ class Hidden:
         return round(QUADRATURE * whole, 4)
 
 
-def _hidden(draw: Draw, q: Question, classes: int, read: tuple[int, ...]) -> Hidden:
-    units = draw(st.integers(1, MOST_HIDDEN))
+def _hidden(draw: Draw, setup: Setup, q: Question, classes: int, read: tuple[int, ...]) -> Hidden:
+    units = draw(st.integers(1, setup.most_hidden))
     first, bias = _sparse(draw, units, q.x.numel(), read), _numbers(draw, units)
     activation = draw(ACTIVATIONS)()
     if isinstance(activation, nn.ReLU):
@@ -193,22 +198,24 @@ def _hidden(draw: Draw, q: Question, classes: int, read: tuple[int, ...]) -> Hid
     return Hidden(first, bias, _head(draw, classes, units), _numbers(draw, classes), activation)
 
 
-def _kernel(draw: Draw, q: Question, side: int) -> tuple[Tensor, Tensor]:
-    maps, channels = draw(st.integers(1, MOST_HIDDEN)), q.x.shape[1]
+def _kernel(draw: Draw, setup: Setup, q: Question, side: int) -> tuple[Tensor, Tensor]:
+    maps, channels = draw(st.integers(1, setup.most_hidden)), q.x.shape[1]
     values = channels * side * side
     kernel = _sparse(draw, maps, values, tuple(range(values))).view(maps, channels, side, side)
     # No sum of the fractions drawn meets a third: no activation is at its kink.
     return kernel, _numbers(draw, maps) + 1 / 3
 
 
-def _convolutional(draw: Draw, q: Question, classes: int, side: int = 3) -> nn.Module:
-    kernel, bias = _kernel(draw, q, side)
+def _convolutional(draw: Draw, setup: Setup, q: Question, classes: int, side: int = 3) -> nn.Module:
+    kernel, bias = _kernel(draw, setup, q, side)
     return convolutional(kernel, bias, _head(draw, classes, len(bias)), _numbers(draw, classes))
 
 
 def _network(draw: Draw, setup: Setup, q: Question, classes: int) -> nn.Module:
     return (
-        _convolutional(draw, q, classes) if "conv" in setup.needs else _hidden(draw, q, classes, setup.features).built()
+        _convolutional(draw, setup, q, classes)
+        if "conv" in setup.needs
+        else _hidden(draw, setup, q, classes, setup.features).built()
     )
 
 
@@ -234,9 +241,9 @@ def probe(method: Method, size: tuple[int, int, int]) -> int:
 def completeness(draw: Draw, setup: Setup) -> Example:
     classes, q = _asked(draw, setup)
     if "conv" in setup.needs:
-        return Example("completeness", q, {"f": _convolutional(draw, q, classes)})
+        return Example("completeness", q, {"f": _convolutional(draw, setup, q, classes)})
     if draw(st.sampled_from((False, True, True))):
-        hidden = _hidden(draw, q, classes, setup.features)
+        hidden = _hidden(draw, setup, q, classes, setup.features)
         return Example("completeness", q, {"f": hidden.built(), "slack": hidden.slack(q)})
     weight, offset = _sparse(draw, classes, q.x.numel(), setup.features), _numbers(draw, classes)
     return Example("completeness", q, {"f": linear(weight, offset)})
@@ -248,9 +255,9 @@ def dummy(draw: Draw, setup: Setup) -> Example:
     classes, q = _asked(draw, setup)
     pixel = draw(st.sampled_from(setup.pixels))
     if "conv" in setup.needs:
-        return Example("dummy", q, {"f": Blind(_convolutional(draw, q, classes), pixel), "pixel": pixel})
+        return Example("dummy", q, {"f": Blind(_convolutional(draw, setup, q, classes), pixel), "pixel": pixel})
     own = range(pixel, q.x.numel(), q.x[0, 0].numel())
-    f = _hidden(draw, q, classes, tuple(feature for feature in setup.features if feature not in own)).built()
+    f = _hidden(draw, setup, q, classes, tuple(feature for feature in setup.features if feature not in own)).built()
     cancelling = draw(st.sampled_from(("", "unit", "order")))
     if cancelling == "unit":
         act, units = draw(ACTIVATIONS)(), torch.zeros(2, q.x.numel(), dtype=torch.float64)
@@ -288,7 +295,7 @@ def implementation_invariance(draw: Draw, setup: Setup) -> Example:
     """One function written in two ways (the pairs of Sundararajan et al. 2017, or hidden units rewritten)."""
     classes, q = _asked(draw, setup)
     if "conv" in setup.needs:
-        kernel, bias = _kernel(draw, q, 3)
+        kernel, bias = _kernel(draw, setup, q, 3)
         head, offset = _head(draw, classes, len(bias)), _numbers(draw, classes)
         f = convolutional(kernel, bias, head, offset)
         lift = draw(st.one_of(VALUES, st.just(0.0)))
@@ -299,11 +306,12 @@ def implementation_invariance(draw: Draw, setup: Setup) -> Example:
             head[:, 1] /= 2
         return Example("implementation_invariance", q, {"f": f, "g": convolutional(kernel, bias, head, offset, lift)})
     kind = draw(st.sampled_from((Minimum, Order, None)))
-    if kind and q.target == 0:
+    if kind:
+        q = replace(q, target=0)
         i, j = draw(st.permutations(setup.pixels))[:2]
         q = q if kind is Minimum else _beyond_the_kinks(draw, q, i, j)
         return Example("implementation_invariance", q, {"f": kind(0, i, j), "g": kind(1, i, j)})
-    hidden = _hidden(draw, q, classes, setup.features)
+    hidden = _hidden(draw, setup, q, classes, setup.features)
     return Example("implementation_invariance", q, {"f": hidden.built(), "g": _rewritten(draw, hidden).built()})
 
 
@@ -320,7 +328,7 @@ def _rewritten(draw: Draw, net: Hidden) -> Hidden:
     order = torch.tensor(draw(st.permutations(range(units))))
     size = draw(FACTORS) if isinstance(net.activation, nn.ReLU) else 1.0
     first, bias, last = size * net.first[order], size * net.bias[order], net.last[:, order] / size
-    if draw(st.booleans()):
+    if draw(st.booleans()) or units == 1:
         first, bias, last = torch.cat(2 * [first]), torch.cat(2 * [bias]), torch.cat(2 * [last / 2], 1)
     return Hidden(first, bias, last, net.offset, net.activation)
 
