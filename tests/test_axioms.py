@@ -104,7 +104,7 @@ def test_a_method_claims_what_the_literature_says_of_it(name):
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in METHODS]
 )
 def test_what_is_claimed_survives_and_what_is_not_has_a_counterexample(name):
-    assert violated(METHODS[name]) == AXIOMS - METHODS[name].claims - HOLDS.get(name, set())
+    assert violated(METHODS[name], networks=32) == AXIOMS - METHODS[name].claims - HOLDS.get(name, set())
 
 
 # What breaks an axiom is caught ---------------------------------------------------------------------------------------
@@ -244,13 +244,13 @@ def test_every_network_fulfils_the_premise_of_its_axiom(axiom, data, size, conv)
 VIOLATES = {
     "completeness": "gradient", "dummy": "guided_backprop", "implementation_invariance": "deep_lift",
     "input_shift_invariance": "input_x_gradient", "linearity": "gradient_magnitude", "saturation": "gradient",
-    "scale": "smoothgrad_squared", "symmetry": "grad_cam",
+    "scale": "smoothgrad_squared", "symmetry": "test_axioms:first_pixel_dropped",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("axiom", LAWS)
 def test_the_counterexample_that_is_printed_is_small_and_shows_the_violation(axiom):
-    example = found(as_method(VIOLATES[axiom]), axiom)
+    example = found(as_method(VIOLATES[axiom]), axiom, networks=64)
     assert example is not None
     assert example.question.x.numel() == 2  # two pixels suffice for any of them
     with pytest.raises(AssertionError) as error:
@@ -259,10 +259,10 @@ def test_the_counterexample_that_is_printed_is_small_and_shows_the_violation(axi
 
 
 def test_deep_lift_is_refuted_by_the_published_pair():
-    example = found(as_method("deep_lift"), "implementation_invariance")
-    assert example is not None
-    assert "Order(" in example.code
-    assert "Order(" in found(as_method("deep_lift"), "dummy").code
+    for axiom in ("implementation_invariance", "dummy"):
+        example = found(as_method("deep_lift"), axiom, networks=64)
+        assert example is not None
+        assert "Order(" in example.code
 
 
 def test_the_smallest_network_has_one_hidden_unit_where_one_suffices():

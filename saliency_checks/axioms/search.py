@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from saliency_checks.explain import ContractError, derive
@@ -92,18 +93,31 @@ class _Search:
         return True
 
 
+@contextmanager
+def _nothing_stored() -> Iterator[None]:
+    """Hypothesis keeps its files (with no database these are constants that it read in source code) elsewhere."""
+    from hypothesis import configuration
+
+    before = vars(configuration).get("__hypothesis_home_directory")
+    with TemporaryDirectory() as elsewhere:
+        configuration.set_hypothesis_home_dir(elsewhere)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)
+
+
 def _smallest(setup: Setup, axiom: str, networks: int, shrinks: int) -> Example | None:
     from hypothesis import Phase, find, settings
     from hypothesis.errors import NoSuchExample
 
     from saliency_checks.axioms.drawing import DRAWN
 
-    # Nothing is stored: no folder appears where the user works, and the same seed finds the same example.
     quiet = settings(
         max_examples=networks, database=None, deadline=None, print_blob=False, phases=(Phase.generate, Phase.shrink)
     )
     draws = Random(derive("axioms", axiom, setup.seed))  # not of the method: all methods meet the same networks
     search = _Search(shrinks)
-    with suppress(NoSuchExample, _Enough):
+    with suppress(NoSuchExample, _Enough), _nothing_stored():
         find(DRAWN[axiom](setup), search.violates, settings=quiet, random=draws)
     return search.found
