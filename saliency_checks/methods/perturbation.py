@@ -82,7 +82,7 @@ def occlusion(
     needs={"baseline"},
     signed=True,
     stochastic=True,
-    claims={"implementation_invariance", "input_shift_invariance", "linearity", "scale"},
+    claims={"implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     profiles={"thorough"},
     reference="Petsiuk et al. 2018, RISE, equation 6 and section 3.2",
 )
