@@ -114,5 +114,5 @@ def _statistics(
         mean, spread = r.mean((2, 3), keepdim=True), r.std((2, 3), keepdim=True)
     else:
         others = read(model, references, torch.zeros_like(references[:, 0, 0, 0]).long(), layer)[0]
-        mean, spread = others.mean(0, keepdim=True), others.std(0, keepdim=True).nan_to_num()  # one image alone has no spread
+        mean, spread = others.mean(0, keepdim=True), others.std(0, keepdim=True).nan_to_num()  # one has none
     return mean.expand_as(r), spread.clamp(min=LEAST_SPREAD).expand_as(r)
