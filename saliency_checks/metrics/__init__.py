@@ -3,6 +3,7 @@
 from saliency_checks.metrics import (  # noqa: F401
     acuity,
     augmentation_agreement,
+    axioms,
     cascading_randomization,
     class_advantage,
     class_contrast,
