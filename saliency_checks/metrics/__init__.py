@@ -2,6 +2,8 @@
 
 from saliency_checks.metrics import (  # noqa: F401
     acuity,
+    aopc,
+    average_drop,
     cascading_randomization,
     class_contrast,
     complexity,
@@ -9,10 +11,15 @@ from saliency_checks.metrics import (  # noqa: F401
     deletion,
     deletion_insertion,
     independent_randomization,
+    infidelity,
     insertion,
     label_permutation,
     legacy,
+    minimal_subset,
+    monotonicity_correlation,
     pixel_recovery,
     planted_deletion,
+    sensitivity_n,
     sign,
+    srg,
 )
