@@ -49,6 +49,17 @@ def effects(
     method: Method, subject: Subject, rows: slice, seed: int, settings: Groups
 ) -> tuple[Float[Tensor, "n g"], Float[Tensor, "n g"]]:
     """What the map gives each group, and the mean squared change of the output when it is replaced."""
+    read_as = method.signed if settings.reading == "method" else None
+    key = (*settings.key, settings.output, method.name, method.explain, read_as, seed, rows.start)
+    if key not in subject.cache:
+        subject.cache[key] = _measured(method, subject, rows, seed, settings)
+    found: tuple[Tensor, Tensor] = subject.cache[key]
+    return found
+
+
+def _measured(
+    method: Method, subject: Subject, rows: slice, seed: int, settings: Groups
+) -> tuple[Float[Tensor, "n g"], Float[Tensor, "n g"]]:
     units = units_of(subject, rows, settings)
     turn = turns_of(method, subject, rows, seed, settings, units, "least")
     edges = units.number.unsqueeze(1) * torch.arange(settings.groups + 1, device=turn.device) // settings.groups

@@ -55,7 +55,7 @@ def _conjugate_gradients(left, rhs: Planes, x: Planes) -> Planes:  # type: ignor
         return (a * b).sum((1, 2, 3), keepdim=True)
 
     tiny = torch.finfo(rhs.dtype).tiny
-    enough = (8 * torch.finfo(rhs.dtype).eps) ** 2 * dot(rhs, rhs)
+    enough = (100 * torch.finfo(rhs.dtype).eps) ** 2 * dot(rhs, rhs)
     residual = rhs - left(x)
     direction, size = residual, dot(residual, residual)
     for step in range(4 * sum(rhs.shape[-2:])):

@@ -11,7 +11,7 @@ from torch import Tensor
 from saliency_checks.explain import generator
 from saliency_checks.perturbation.engine import Answers, Removal, answers, turns
 from saliency_checks.perturbation.imputers import imputer
-from saliency_checks.perturbation.settings import WHOLE, Part, Perturbation, Plan
+from saliency_checks.perturbation.settings import Part, Perturbation, Plan
 from saliency_checks.perturbation.units import Units, scene_of
 from saliency_checks.subject import Subject, Unqualified
 
@@ -46,7 +46,7 @@ class Subsets(Perturbation):
 
     @property
     def plan(self) -> Plan:
-        return Plan(frozenset({WHOLE, Part(self.key, self.draws * len(self.sizes), shared=True)}))
+        return Plan(frozenset({Part(self.key, self.draws * len(self.sizes), shared=True)}))
 
 
 def drawn(subject: Subject, rows: slice, seed: int, settings: Subsets, units: Units) -> Removal:
