@@ -22,13 +22,12 @@ from saliency_checks.perturbation import (
     Curve,
     Perturbation,
     Plan,
-    Removal,
     answers,
     imputer,
 )
 from saliency_checks.perturbation.imputers import Scene, filled
 from saliency_checks.perturbation.linear import HARMONIC, NOISY_LINEAR, solved
-from saliency_checks.perturbation.units import random_turns, turns_of, units_of
+from saliency_checks.perturbation.units import Units, random_turns, turns_of, units_of
 from saliency_checks.subject import Subject
 
 from toys import against, constant, conv_net, effect, made, noise, subject_of, weighted, white_noise
@@ -163,7 +162,7 @@ def test_a_step_removes_so_many_units_and_nothing_else(unit, channels):
     assert units.size == {"pixel": 36, "channel": 36 * channels, "segment": 9}[unit]
     turn = turns_of(effect, subject, BLOCK, 0, given, units, "most")
     high = torch.tensor([[0, 2, 5]])
-    removal = Removal(turn=turn.unsqueeze(0), low=torch.zeros_like(high), high=high, cells=units.cells)
+    removal = units.removal(turn.unsqueeze(0), high)
     image, step = torch.arange(12).repeat_interleave(3), torch.arange(3).repeat(12)
     gone = removal.gone(torch.zeros_like(image), image, step)
     per_unit = {"pixel": 1, "channel": 1, "segment": 4}[unit]
@@ -183,9 +182,8 @@ def test_a_segment_that_an_image_does_not_have_is_never_among_the_first():
     labels = torch.zeros(12, 6, 6, dtype=torch.long)
     labels[0, :, 3:] = 1  # the first image has two, the others six
     labels[1:] = torch.arange(6).view(1, 6, 1)
-    subject, given = weighted(), Perturbation(unit="segment", segments="grid", count=5)
-    units = replace(units_of(subject, BLOCK, given), cells=labels.unsqueeze(1), size=6)
-    units = replace(units, number=torch.tensor([2] + [6] * 11))
+    subject = weighted()
+    units = Units(labels.unsqueeze(1), torch.tensor([2] + [6] * 11), 6)
     for turn in random_turns(subject, BLOCK, 0, 20, units):
         assert sorted(turn[0, :2].tolist()) == [0, 1]
         assert sorted(turn[5].tolist()) == list(range(6))
@@ -366,7 +364,7 @@ def test_answers_have_an_order_an_image_and_a_step():
     units = units_of(subject, slice(0, 3), Perturbation())
     turn = torch.stack([torch.randperm(36).expand(3, 36) for _ in range(2)])
     high = torch.tensor([[0, 7, 20, 36]])
-    removal = Removal(turn=turn, low=torch.zeros_like(high), high=high, cells=units.cells)
+    removal = units.removal(turn, high)
     found = answers(subject.model, subject.inputs, subject.targets, removal, imputer("black", scene(subject.inputs)))
     assert found.values.shape == (2, 3, 4, 5)
     for order, image, step in np.ndindex(2, 3, 4):

@@ -11,7 +11,7 @@ from torch import Tensor
 from saliency_checks import maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
-from saliency_checks.perturbation import Perturbation, Plan, Removal, answers, imputer, whole
+from saliency_checks.perturbation import Perturbation, Plan, answers, imputer, whole
 from saliency_checks.perturbation.settings import WHOLE, Part
 from saliency_checks.perturbation.units import blocks, scene_of, turns_of, unit_values, units_of
 from saliency_checks.subject import Subject
@@ -63,7 +63,7 @@ def _measured(
     units = units_of(subject, rows, settings)
     turn = turns_of(method, subject, rows, seed, settings, units, "least")
     edges = units.number.unsqueeze(1) * torch.arange(settings.groups + 1, device=turn.device) // settings.groups
-    removal = Removal(turn=turn.unsqueeze(0), low=edges[:, :-1], high=edges[:, 1:], cells=units.cells)
+    removal = units.removal(turn.unsqueeze(0), edges[:, 1:], edges[:, :-1])
     original = whole(subject, rows.stop).read(settings.output)[rows.start :, None]
     moved = torch.zeros_like(original)
     for draw in range(settings.draws):

@@ -98,8 +98,7 @@ def _measured(
         missing = [share for share in settings.fractions if share not in store and 0 < share < 1]
         if missing:
             units = units_of(subject, rows, settings)
-            high = removed(units, missing, settings.rounding)
-            removal = Removal(turn=turn(rows, units), low=torch.zeros_like(high), high=high, cells=units.cells)
+            removal = units.removal(turn(rows, units), removed(units, missing, settings.rounding))
             values = _answers(subject, rows, seed, settings, removal).values
             store.update(zip(missing, values.unbind(2), strict=True))
         orders = len(next(iter(store.values()))) if store else 1
@@ -142,4 +141,4 @@ def _all(subject: Subject, rows: slice, settings: Curve, share: int) -> Removal:
     units = units_of(subject, rows, settings)
     high = units.number.unsqueeze(1) * share
     turn = torch.arange(units.size, device=high.device).view(1, 1, -1)
-    return Removal(turn=turn, low=torch.zeros_like(high), high=high, cells=units.cells)
+    return units.removal(turn, high)

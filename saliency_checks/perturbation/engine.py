@@ -78,12 +78,14 @@ class Removal:
         turn: when each unit goes (orders, n or 1, units).
         low, high: of each step (n or 1, steps).
         cells: the unit of each entry of an image (n or 1, c or 1, h, w).
+        is_raster: every entry is its own unit, in raster order: nothing is to be gathered.
     """
 
     turn: Shaped[Tensor, " o #n u"]
     low: Shaped[Tensor, "#n k"]
     high: Shaped[Tensor, "#n k"]
     cells: Int[Tensor, "#n #c h w"]
+    is_raster: bool = False
 
     def shape(self, images: int) -> tuple[int, int, int]:
         """(orders, images, steps): their product is the number of passes."""
@@ -96,14 +98,9 @@ class Removal:
         low, high = (end[image % len(end), step].unsqueeze(1) for end in (self.low, self.high))
         units = (turn >= low) & (turn < high)
         cells = self.cells[image % len(self.cells)]
-        if self.is_plain:
+        if self.is_raster:
             return units.view(len(units), *cells.shape[1:])
         return units.gather(1, cells.flatten(1)).view_as(cells)
-
-    @property
-    def is_plain(self) -> bool:
-        """Every entry is its own unit, in raster order: nothing is to be gathered."""
-        return len(self.cells) == 1 and self.cells[0].numel() == self.turn.shape[2]
 
 
 def answers(
@@ -143,12 +140,9 @@ def outputs(
     """Logits after replacing the first ``counts[k]`` pixels of each image's ``order`` by ``fill``; p = h * w."""
     high = torch.as_tensor(counts, device=order.device).unsqueeze(0)
     height, width = inputs.shape[-2:]
-    removal = Removal(
-        turn=turns(order).unsqueeze(0),
-        low=torch.zeros_like(high),
-        high=high,
-        cells=raster(1, height, width, order.device),
-    )
+    cells = raster(1, height, width, order.device)
+    low, turn = torch.zeros_like(high), turns(order).unsqueeze(0)
+    removal = Removal(turn=turn, low=low, high=high, cells=cells, is_raster=True)
     shape = removal.shape(len(inputs))
 
     def one(row: Int[Tensor, " b"]) -> Float[Tensor, "b classes"]:

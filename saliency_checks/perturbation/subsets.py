@@ -60,7 +60,7 @@ def drawn(subject: Subject, rows: slice, seed: int, settings: Subsets, units: Un
     if settings.law == "bernoulli":
         turn = torch.rand(settings.draws, units.size, generator=rng, dtype=torch.float64).to(device)
         high = torch.tensor(settings.sizes, dtype=torch.float64, device=device).unsqueeze(0)
-        return Removal(turn=turn.unsqueeze(1), low=torch.zeros_like(high), high=high, cells=units.cells)
+        return units.removal(turn.unsqueeze(1), high)
     lots = torch.rand(settings.draws, 1, units.size, generator=rng, dtype=torch.float64).to(device)
     late = (~units.is_there).to(lots)  # the units that an image has not go last
     turn = torch.stack([turns(order) for order in (lots + late).argsort(2)])
@@ -70,7 +70,7 @@ def drawn(subject: Subject, rows: slice, seed: int, settings: Subsets, units: Un
         raise Unqualified(
             f"an image of {subject.name} has {few} units, fewer than the largest of sizes {settings.sizes}"
         )
-    return Removal(turn=turn, low=torch.zeros_like(high), high=high, cells=units.cells)
+    return units.removal(turn, high)
 
 
 def _number(size: float, number: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from saliency_checks import maps
 from saliency_checks.explain import BLOCK, generator, subject_channel_maps
 from saliency_checks.method import Method
-from saliency_checks.perturbation.engine import raster, turns
+from saliency_checks.perturbation.engine import Removal, raster, turns
 from saliency_checks.perturbation.imputers import Scene
 from saliency_checks.perturbation.segments import segmented
 from saliency_checks.perturbation.settings import Perturbation
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Shaped
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,20 @@ class Units:
         cells: the unit of each entry (n or 1, c or 1, h, w).
         number: how many units each image has (n or 1,).
         size: of the image that has most.
+        is_raster: every entry is its own unit, in raster order.
     """
 
     cells: Int[Tensor, "#n #c h w"]
     number: Int[Tensor, " #n"]
     size: int
+    is_raster: bool = False
+
+    def removal(
+        self, turn: Shaped[Tensor, " o #n u"], high: Shaped[Tensor, "#n k"], low: Shaped[Tensor, "#n k"] | None = None
+    ) -> Removal:
+        """What is gone in each order and step: the units whose turn lies in [low, high); low is 0 by default."""
+        low = torch.zeros_like(high) if low is None else low
+        return Removal(turn=turn, low=low, high=high, cells=self.cells, is_raster=self.is_raster)
 
     @property
     def is_there(self) -> Bool[Tensor, "#n u"]:
@@ -44,7 +53,7 @@ class Units:
         if self.cells.shape[1] == 1:
             attributions = attributions.sum(1, keepdim=True)
         flat = attributions.expand(-1, self.cells.shape[1], -1, -1).flatten(1)
-        if self.size == flat.shape[1]:
+        if self.is_raster:
             return flat
         cells = self.cells.flatten(1).expand(len(flat), -1)
         total = flat.new_zeros(len(flat), self.size).scatter_add(1, cells, flat)
@@ -66,7 +75,7 @@ def units_of(subject: Subject, rows: slice, settings: Perturbation) -> Units:
     device = subject.inputs.device
     if settings.unit != "segment":
         cells = raster(channels if settings.unit == "channel" else 1, height, width, device)
-        return Units(cells, torch.tensor([cells.numel()], device=device), cells.numel())
+        return Units(cells, torch.tensor([cells.numel()], device=device), cells.numel(), is_raster=True)
     key = ("segments", settings.segments, settings.count, rows.start)
     if key not in subject.cache:
         cells = segmented(subject.inputs[rows], settings.segments, settings.count).unsqueeze(1)  # type: ignore[arg-type]

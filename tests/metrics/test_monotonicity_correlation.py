@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def test_it_is_the_rank_correlation_of_what_groups_are_given_with_what_they_move
     expected = []
     for i in range(12):
         rising, sums, moved = given[i].argsort(), [], []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             group = torch.zeros(12, 1, 6, 6, dtype=torch.bool)
             group.view(12, -1)[i, rising[low:high].copy()] = True
             squares = []
