@@ -51,8 +51,8 @@ def _area(order: str, fractions: tuple[float, ...], better: str, settings: Mappi
 
 def _infidelity(kind: str) -> Preset:
     settings = {
-        "kind": kind, "imputer": "black", "deviation": 0.2, "side": 5, "draws": 1000, "scale": "best",
-        "clamp": True, "unit": "pixel",
+        "kind": kind, "imputer": "black", "deviation": 0.2, "is_absolute": True, "side": 5, "draws": 1000,
+        "scale": "best", "clamp": True, "unit": "pixel",
     }  # fmt: skip
     return Preset(source=_ATTRIBENCH, settings=settings)
 
@@ -119,8 +119,8 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "average_gain": {"saliencysense": Preset(source=_SALIENCYSENSE, settings=_MASK)},
     "monotonicity_correlation": {
         "saliencysense": Preset(
-            source=f"{_SALIENCYSENSE}, through Quantus: seven groups of 32 rows at 224 pixels",
-            settings={"groups": 7, "draws": 10, "output": "probability"},
+            source=f"{_SALIENCYSENSE}, through Quantus: groups of 32 rows of one channel at 224 pixels, three channels",
+            settings={"unit": "channel", "groups": 21, "draws": 10, "output": "probability"},
         )
     },
     "diffid": {

@@ -10,7 +10,7 @@ from saliency_checks import maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.perturbation import Subsets
-from saliency_checks.perturbation.subsets import drawn, falls, sums
+from saliency_checks.perturbation.subsets import drawn, sums, without
 from saliency_checks.perturbation.units import blocks, unit_values, units_of
 from saliency_checks.subject import Subject
 
@@ -23,11 +23,14 @@ def correlations(method: Method, subject: Subject, draw: Draw, settings: Subsets
     n, found = min(draw.n, len(subject)), []
     for rows in blocks(subject, n):
         units = units_of(subject, rows, settings)
-        removal = drawn(subject, rows, draw.seed, settings, units)
+        subsets = drawn(subject, rows, draw.seed, settings, units)
         values = unit_values(method, subject, rows, draw.seed, settings, units)
-        lost = -falls(subject, rows, draw.seed, settings, removal).read(settings.output)
-        attributed = sums(removal, values)
-        of_size = [maps.pearson(attributed[..., k].T, lost[..., k].T.double()) for k in range(len(settings.sizes))]
+        # f(x) is the same for all subsets, and so does not change the correlation.
+        lost = -without(subject, rows, draw.seed, settings, subsets).read(settings.output).double()
+        of_size = [
+            maps.pearson(sums(subset, values).T, lost_of_size.T)
+            for subset, lost_of_size in zip(subsets, lost.unbind(2), strict=True)
+        ]
         found.append(torch.stack(of_size).mean(0))
     return Scores(values=torch.cat(found)[:n].cpu().numpy()[None, None])
 

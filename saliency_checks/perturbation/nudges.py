@@ -33,7 +33,8 @@ class Nudges(Perturbation):
         unit: the map is taken per ``channel``, as far as the method has it, or summed over channels (``pixel``).
         kind: the image loses a ``square`` to the imputer, gets noise added (``gaussian``), or is replaced by noise
             around the dataset's mean (``noisy_baseline``).
-        deviation: of the noise, in standard deviations of the subject's images.
+        deviation: of the noise, in standard deviations of the subject's images; with ``is_absolute`` in units of the
+            input, and the noisy baseline lies around 0 instead of the images' mean.
         side: of the square in pixels.
         draws: nudges, the same for every image and every method.
         clamp: nudged images stay in the range of the subject's images.
@@ -46,6 +47,7 @@ class Nudges(Perturbation):
     unit: str = "channel"
     kind: str = "square"
     deviation: float = 0.2
+    is_absolute: bool = False
     side: int = 5
     draws: int = 200
     clamp: bool = False
@@ -62,7 +64,7 @@ class Nudges(Perturbation):
 
     @property
     def key(self) -> tuple[object, ...]:
-        what = (self.imputer, self.side) if self.kind == "square" else (self.deviation,)
+        what = (self.imputer, self.side) if self.kind == "square" else (self.deviation, self.is_absolute)
         return ("nudges", self.kind, what, self.draws, self.clamp)
 
     @property
@@ -126,9 +128,11 @@ def _drawn(subject: Subject, seed: int, settings: Nudges, first: int) -> Shaped[
     if settings.kind == "square":
         rows, columns = (_interval(size, settings.side, number, rng) for size in (h, w))
         return (rows[:, None, :, None] & columns[:, None, None, :]).to(subject.inputs.device)
+    drawn = settings.deviation * torch.randn(number, c, h, w, generator=rng, dtype=torch.float64).to(subject.inputs)
+    if settings.is_absolute:
+        return drawn
     deviation, mean = torch.std_mean(subject.inputs, dim=(0, 2, 3), keepdim=True)
-    drawn = torch.randn(number, c, h, w, generator=rng, dtype=torch.float64).to(subject.inputs)
-    return settings.deviation * deviation * drawn + (mean if settings.kind == "noisy_baseline" else 0)
+    return deviation * drawn + (mean if settings.kind == "noisy_baseline" else 0)
 
 
 def _interval(size: int, side: int, number: int, rng: torch.Generator) -> Tensor:

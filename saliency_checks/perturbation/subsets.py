@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
 
+# Differences between sums, relative to the sums, that come from adding up in another order.
+ROUNDING = 1e-9
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subsets(Perturbation):
     """A score from random subsets of the units.
@@ -26,8 +30,7 @@ class Subsets(Perturbation):
     Attributes:
         sizes: of the subsets: shares of the units, or numbers where they are whole ones (10 and not 10.0).
         draws: subsets of each size.
-        law: ``exact``: a subset has just its size, and the smaller ones lie in the larger; ``bernoulli``: each unit is
-            in it with that probability.
+        law: ``exact``: a subset has just its size; ``bernoulli``: each unit is in it with that probability.
     """
 
     output: str = "logit"
@@ -49,53 +52,50 @@ class Subsets(Perturbation):
         return Plan(frozenset({Part(self.key, self.draws * len(self.sizes), shared=True)}))
 
 
-def drawn(subject: Subject, rows: slice, seed: int, settings: Subsets, units: Units) -> Removal:
-    """The subsets of a block: the same ones for every image and every method.
+def drawn(subject: Subject, rows: slice, seed: int, settings: Subsets, units: Units) -> list[Removal]:
+    """The subsets of a block, by size: the same ones for every image and every method.
 
     Raises:
         Unqualified: an image has fewer units than a subset.
     """
-    rng = generator("subsets", subject.name, settings.law, seed)
-    device = units.number.device
-    if settings.law == "bernoulli":
-        turn = torch.rand(settings.draws, units.size, generator=rng, dtype=torch.float64).to(device)
-        high = torch.tensor(settings.sizes, dtype=torch.float64, device=device).unsqueeze(0)
-        return units.removal(turn.unsqueeze(1), high)
+    return [_of_size(subject, size, seed, settings, units) for size in settings.sizes]
+
+
+def _of_size(subject: Subject, size: float, seed: int, settings: Subsets, units: Units) -> Removal:
+    rng, device = generator("subsets", subject.name, settings.law, size, seed), units.number.device
     lots = torch.rand(settings.draws, 1, units.size, generator=rng, dtype=torch.float64).to(device)
-    late = (~units.is_there).to(lots)  # the units that an image has not go last
-    turn = torch.stack([turns(order) for order in (lots + late).argsort(2)])
-    high = torch.stack([_number(size, units.number) for size in settings.sizes], 1)
+    if settings.law == "bernoulli":
+        return units.removal(lots, torch.full((1, 1), size, dtype=torch.float64, device=device))
+    high = _number(size, units.number).unsqueeze(1)
     if bool((high > units.number.unsqueeze(1)).any()):
-        few = int(units.number.min())
-        raise Unqualified(
-            f"an image of {subject.name} has {few} units, fewer than the largest of sizes {settings.sizes}"
-        )
-    return units.removal(turn, high)
+        raise Unqualified(f"an image of {subject.name} has {int(units.number.min())} units: fewer than the size {size}")
+    late = (~units.is_there).to(lots)  # the units that an image has not go last
+    return units.removal(torch.stack([turns(order) for order in (lots + late).argsort(2)]), high)
 
 
 def _number(size: float, number: Tensor) -> Tensor:
     return torch.full_like(number, size) if isinstance(size, int) else (number * size + 1e-6).long().clamp(min=1)
 
 
-def falls(subject: Subject, rows: slice, seed: int, settings: Subsets, removal: Removal) -> Answers:
+def without(subject: Subject, rows: slice, seed: int, settings: Subsets, subsets: list[Removal]) -> Answers:
     """What the model says without each subset (draws, n, sizes), once for all methods."""
     key = (*settings.key, seed, rows.start)
     if key not in subject.cache:
         scene = scene_of(subject, rows, seed)
-        fill = imputer(settings.imputer, scene)
-        subject.cache[key] = answers(subject.model, scene.inputs, subject.targets[rows], removal, fill)
+        fill, targets = imputer(settings.imputer, scene), subject.targets[rows]
+        of_size = [answers(subject.model, scene.inputs, targets, subset, fill).values for subset in subsets]
+        subject.cache[key] = Answers(torch.cat(of_size, 2))
     found: Answers = subject.cache[key]
     return found
 
 
-def sums(removal: Removal, values: Float[Tensor, "n u"]) -> Float[Tensor, "o n k"]:
-    """Sum of the values in each subset. In float64, where sums of equal values are exact: a constant map stays one."""
+def sums(subset: Removal, values: Float[Tensor, "n u"]) -> Float[Tensor, "draws n"]:
+    """Sum of the values in each subset; sums that differ by rounding only are made equal, so that they say nothing."""
     values = values.double()
 
-    def of(turn: Shaped[Tensor, "#n u"]) -> Float[Tensor, "n k"]:
-        inside = turn.unsqueeze(1) < removal.high.unsqueeze(2)
-        if len(inside) == 1:
-            return values @ inside[0].to(values).T
-        return torch.einsum("nku,nu->nk", inside.to(values), values)
+    def of(turn: Shaped[Tensor, "#n u"]) -> Float[Tensor, " n"]:
+        return ((turn < subset.high) * values).sum(1)
 
-    return torch.stack([of(turn) for turn in removal.turn])
+    found = torch.stack([of(turn) for turn in subset.turn])
+    is_flat = found.amax(0) - found.amin(0) <= ROUNDING * found.abs().amax(0)
+    return torch.where(is_flat, found[:1], found)

@@ -56,14 +56,23 @@ def test_the_effect_is_first_and_its_negative_last(name):
     assert found[0] > found[1] + 0.5 > found[2] + 1
 
 
-def test_the_subsets_have_their_sizes_and_smaller_ones_lie_in_larger_ones():
+def test_the_subsets_have_their_sizes_and_are_the_same_for_every_image():
     subject, given = weighted(), sc.get("metrics", "sensitivity_n").settings
     units = units_of(subject, slice(0, 12), given)
-    removal = drawn(subject, slice(0, 12), 0, given, units)
-    inside = removal.turn.unsqueeze(2) < removal.high.view(1, 1, -1, 1)
-    assert inside.sum(3).unique(dim=0).tolist() == [[[3, 10, 18, 25, 32]]]
-    assert bool((inside[:, :, 1:] >= inside[:, :, :-1]).all())
-    assert len(inside[:, 0, 2].unique(dim=0)) == given.draws
+    subsets = drawn(subject, slice(0, 12), 0, given, units)
+    for subset, size in zip(subsets, (3, 10, 18, 25, 32), strict=True):
+        inside = subset.turn < subset.high
+        assert inside.shape == (given.draws, 1, 36)
+        assert set(inside.sum(2).flatten().tolist()) == {size}
+        assert len(inside[:, 0].unique(dim=0)) == given.draws
+
+
+def test_a_bernoulli_subset_holds_each_unit_with_its_probability():
+    subject = weighted()
+    given = sc.get("metrics", "sensitivity_n").with_settings(law="bernoulli", sizes=(0.3,), draws=500).settings
+    (subset,) = drawn(subject, slice(0, 12), 0, given, units_of(subject, slice(0, 12), given))
+    share = (subset.turn < subset.high).double().mean().item()
+    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / (500 * 36)) ** 0.5
 
 
 def test_numbers_of_segments_are_not_shares_and_too_many_do_not_qualify():
@@ -82,6 +91,6 @@ def test_images_of_different_numbers_of_segments_each_have_subsets_of_their_own(
     found = measured("segment_sensitivity_n", effect, subject, 6, segments="slic", count=100)
     np.testing.assert_allclose(found, 1, atol=1e-6)
     given = sc.get("metrics", "segment_sensitivity_n").settings
-    removal = drawn(subject, slice(0, 6), 0, given, units_of(subject, slice(0, 6), given))
-    for image, count in enumerate(number.tolist()):
-        assert bool((removal.turn[:, image, :count] < count).all())
+    for subset in drawn(subject, slice(0, 6), 0, given, units_of(subject, slice(0, 6), given)):
+        for image, count in enumerate(number.tolist()):
+            assert bool((subset.turn[:, image, :count] < count).all())
