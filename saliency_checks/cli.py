@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
-    listing.add_argument("what", nargs="?", choices=("methods", "checks", "subjects"))
+    listing.add_argument("what", nargs="?", choices=("methods", "checks", "metrics", "subjects"))
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
@@ -65,6 +65,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 def _list(what: str | None) -> int:
     from saliency_checks import registry
     from saliency_checks.method import as_method
+    from saliency_checks.presets import PRESETS
 
     if what in (None, "methods"):
         print("methods")
@@ -79,6 +80,13 @@ def _list(what: str | None) -> int:
         for name in registry.names("checks"):
             metric = registry.get("metrics", name)
             print(f"  {name:26}{metric.bound!s:9}{metric.summary}")
+    if what == "metrics":
+        print("metrics (a preset is written METRIC@PRESET, another setting METRIC@SETTING=VALUE)")
+        for name in registry.names("metrics"):
+            metric = registry.get("metrics", name)
+            print(f"  {name:34}{metric.summary}")
+            if presets := PRESETS.get(name):
+                print(f"  {'':34}presets: {', '.join(presets)}")
     if what in (None, "subjects"):
         print("subjects")
         for name in registry.names("subjects"):

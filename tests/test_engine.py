@@ -30,7 +30,7 @@ from saliency_checks.perturbation.linear import HARMONIC, NOISY_LINEAR, solved
 from saliency_checks.perturbation.units import Units, random_turns, turns_of, units_of
 from saliency_checks.subject import Subject
 
-from toys import against, constant, conv_net, effect, made, noise, subject_of, weighted, white_noise
+from toys import against, constant, conv_net, effect, made, noise, subject_of, weighted, white_noise, zero
 
 BLOCK = slice(0, 12)
 FAITHFULNESS = (
@@ -136,6 +136,18 @@ def test_no_score_depends_on_the_batch_or_on_how_many_images_there_are(name, mon
 def test_the_same_seed_gives_the_same_scores(name):
     one, two = (metric(name).measure(white_noise, weighted(), Draw(n=12)).values for _ in range(2))
     assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", FAITHFULNESS)
+@pytest.mark.parametrize("method", [zero, constant], ids=lambda m: m.name)
+def test_a_map_that_says_nothing_fails_under_any_bound(name, method):
+    """However good its score is: all ones have the best average drop, and a zero map moves nothing."""
+    given = metric(name)
+    given = given.with_settings(draws=2) if hasattr(given.settings, "draws") else given
+    blank = made(lambda m, x, t: torch.full_like(x, float(method is constant)), method.name, signed=True)
+    bound = ">= -1000" if given.better == "higher" else "<= 1000"
+    assert sc.run(given, blank, weighted(), n=12, bound=bound).verdict == "fail"
+    assert sc.run(given, effect, weighted(), n=12, bound=bound).verdict == "pass"
 
 
 def test_the_outputs_are_those_of_the_logits():

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.deletion_insertion import scored
 from saliency_checks.perturbation import Answers, Perturbation, Plan, whole
 from saliency_checks.perturbation.engine import forwarded
 from saliency_checks.perturbation.imputers import FILLS, filled
@@ -80,8 +80,7 @@ def _scores(
     n = min(draw.n, len(subject))
     found = [masked(method, subject, rows, draw.seed, settings).read(settings.output) for rows in blocks(subject, n)]
     before, after = whole(subject, n).read(settings.output).double(), torch.cat(found)[:n].double()
-    values: np.ndarray = rule(before, after).cpu().numpy()
-    return Scores(values=values[None, None])
+    return scored(rule(before, after), method, subject, draw)
 
 
 @metric(better="lower", readings=True, reference="Chattopadhay et al. 2018, Grad-CAM++, section 4.1.1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -98,5 +98,11 @@ def one_side(method: Method, subject: Subject, draw: Draw, settings: Curve) -> S
     """The score of the first of ``settings.orders`` alone, for the informational metrics."""
     n = min(draw.n, len(subject))
     score, found = side(method, subject, n, draw.seed, settings, settings.orders[0])
-    details = {"fractions": settings.fractions, "curve": found.mean(0).tolist()}
-    return Scores(values=score.double().cpu().numpy()[None, None], details=details)
+    return scored(score, method, subject, draw, fractions=settings.fractions, curve=found.mean(0).tolist())
+
+
+def scored(values: Float[Tensor, " n"], method: Method, subject: Subject, draw: Draw, **details: Any) -> Scores:
+    """Scores of the first images, and how many of their maps are constant: under a bound these are a failure."""
+    attributions = subject_maps(method, subject, 0, len(values), seed=draw.seed)
+    constant = float(maps.degenerate(attributions).double().mean())
+    return Scores(values=values.double().cpu().numpy()[None, None], degenerate=constant, details=details)

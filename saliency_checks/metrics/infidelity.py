@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.deletion_insertion import scored
 from saliency_checks.perturbation import Nudges, whole
 from saliency_checks.perturbation.nudges import changed, foretold
 from saliency_checks.perturbation.units import blocks, unit_values, units_of
@@ -54,4 +55,4 @@ def infidelity(method: Method, subject: Subject, draw: Draw, settings: Nudges = 
         original = whole(subject, rows.stop).read(settings.output)[rows.start :]
         fall = original - changed(subject, rows, draw.seed, settings).read(settings.output)
         found.append(error(expected, fall, settings.scale))
-    return Scores(values=torch.cat(found)[:n].cpu().numpy()[None, None])
+    return scored(torch.cat(found)[:n], method, subject, draw)

@@ -9,6 +9,7 @@ import torch
 
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.deletion_insertion import scored
 from saliency_checks.perturbation import Curve, curve, whole
 from saliency_checks.subject import Subject
 
@@ -37,7 +38,7 @@ def deciding(method: Method, subject: Subject, draw: Draw, settings: Curve) -> S
     after = curve(method, subject, n, draw.seed, settings, order).predicted
     shares = torch.tensor(settings.fractions, dtype=torch.float64, device=after.device)
     found = smallest(after != before, shares) if order == "most" else smallest(after == before, 1 - shares)
-    return Scores(values=found.cpu().numpy()[None, None])
+    return scored(found, method, subject, draw)
 
 
 @metric(better="lower", readings=True, reference=REFERENCE, meaning="much must go before the prediction changes")

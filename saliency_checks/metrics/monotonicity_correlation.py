@@ -11,6 +11,7 @@ from torch import Tensor
 from saliency_checks import maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.deletion_insertion import scored
 from saliency_checks.perturbation import Perturbation, Plan, answers, imputer, whole
 from saliency_checks.perturbation.settings import WHOLE, Part
 from saliency_checks.perturbation.units import blocks, scene_of, turns_of, unit_values, units_of
@@ -90,5 +91,4 @@ def monotonicity_correlation(
     n = min(draw.n, len(subject))
     found = [effects(method, subject, rows, draw.seed, settings) for rows in blocks(subject, n)]
     given, moved = (torch.cat(side)[:n, :, None] for side in zip(*found, strict=True))
-    rho = maps.spearman(given, moved.double())
-    return Scores(values=rho.cpu().numpy()[None, None])
+    return scored(maps.spearman(given, moved.double()), method, subject, draw)

@@ -9,6 +9,7 @@ import torch
 from saliency_checks import maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metrics.deletion_insertion import scored
 from saliency_checks.perturbation import Subsets
 from saliency_checks.perturbation.subsets import drawn, sums, without
 from saliency_checks.perturbation.units import blocks, unit_values, units_of
@@ -32,7 +33,7 @@ def correlations(method: Method, subject: Subject, draw: Draw, settings: Subsets
             for subset, lost_of_size in zip(subsets, lost.unbind(2), strict=True)
         ]
         found.append(torch.stack(of_size).mean(0))
-    return Scores(values=torch.cat(found)[:n].cpu().numpy()[None, None])
+    return scored(torch.cat(found)[:n], method, subject, draw)
 
 
 @metric(

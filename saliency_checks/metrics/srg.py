@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
-from saliency_checks.metrics.deletion_insertion import side
+from saliency_checks.metrics.deletion_insertion import scored, side
 from saliency_checks.perturbation import Curve
 from saliency_checks.subject import Subject
 
@@ -17,9 +17,9 @@ def difference(method: Method, subject: Subject, draw: Draw, settings: Curve, sh
     """``share`` of the area under the second of ``settings.orders`` less that under the first."""
     n = min(draw.n, len(subject))
     first, second = (side(method, subject, n, draw.seed, settings, order) for order in settings.orders)
-    details = {"fractions": settings.fractions, "difference": (second[1] - first[1]).mean(0).tolist()}
+    between = (second[1] - first[1]).mean(0).tolist()
     values = share * (second[0] - first[0])
-    return Scores(values=values.double().cpu().numpy()[None, None], details=details)
+    return scored(values, method, subject, draw, fractions=settings.fractions, difference=between)
 
 
 @metric(
