@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
-    listing.add_argument("what", nargs="?", choices=("methods", "checks", "subjects"))
+    listing.add_argument("what", nargs="?", choices=("methods", "checks", "metrics", "subjects"))
     listing.add_argument(
         "--verbose", action="store_true", help="measure passes per image and memory of each method (half a minute)"
     )
@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _list(what: str | None, verbose: bool) -> int:
     from saliency_checks import registry
+    from saliency_checks.presets import PRESETS
 
     if what in (None, "methods"):
         _list_methods(verbose)
@@ -78,6 +79,13 @@ def _list(what: str | None, verbose: bool) -> int:
         for name in registry.names("checks"):
             metric = registry.get("metrics", name)
             print(f"  {name:26}{metric.bound!s:9}{metric.summary}")
+    if what == "metrics":
+        print("metrics (a preset is written METRIC@PRESET, another setting METRIC@SETTING=VALUE)")
+        for name in registry.names("metrics"):
+            metric = registry.get("metrics", name)
+            print(f"  {name:34}{metric.summary}")
+            if presets := PRESETS.get(name):
+                print(f"  {'':34}presets: {', '.join(presets)}")
     if what in (None, "subjects"):
         print("subjects")
         for name in registry.names("subjects"):

@@ -29,7 +29,7 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
     """Scores, one per image, of the worst group; no verdict.
 
     Args:
-        check: a metric or its name, see ``sc.names("metrics")``.
+        check: a metric or its name, see ``sc.names("metrics")``; ``deletion@rise`` is one with a paper's settings.
         method: anything that explains, see :func:`saliency_checks.method.as_method`.
         subject: a Subject or the name of one.
         n: images; default as many as the standard profile first looks at.
@@ -192,7 +192,7 @@ def _controls(metric: Metric, subject: Subject, draw: Draw, progress: Progress) 
         control = registry.get("methods", name)
         if not control.control or metric.applies(control):
             continue
-        key = ("control", metric.name, name, draw)
+        key = ("control", metric.name, metric.settings, name, draw)
         if key not in subject.cache:
             progress(f"{metric.name}/{name}/{subject.name}: control")
             rows = metric.measure(control, subject, draw).values.mean(1)

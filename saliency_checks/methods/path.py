@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks.method import method
-from saliency_checks.methods.blur import blurred
 from saliency_checks.methods.gradient import image_range, input_gradient
+from saliency_checks.perturbation.blur import blurred
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
