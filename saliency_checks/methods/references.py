@@ -365,7 +365,7 @@ def _other_classes(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "input_shift_invariance", "saturation", "scale", "symmetry"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "saturation", "symmetry"},
     reference="Yang et al. 2023, Local path integration for attribution, section 4",
     profiles={"thorough"},
 )
