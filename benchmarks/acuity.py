@@ -59,16 +59,20 @@ def draw(found: dict[str, dict[str, Any]], file: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    methods = sorted({method for rows in found.values() for method in rows})
+    methods = sorted({method for rows in found.values() for method, row in rows.items() if not row["control"]})
     figure, axes = plt.subplots(1, len(found), figsize=(3.6 * len(found) + 1.6, 3.6), sharey=True, squeeze=False)
     for axis, (subject, rows) in zip(axes[0], found.items(), strict=True):
         for method, row in rows.items():
-            i = methods.index(method)
             by_effect = list(zip(*row["recovery"], strict=True))
             worst, best = [min(column) for column in by_effect], [max(column) for column in by_effect]
-            colour = COLOURS[i % len(COLOURS)]
-            axis.fill_between(EFFECTS, worst, best, color=colour, alpha=0.15, linewidth=0)
-            axis.plot(EFFECTS, worst, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4, label=method)
+            if row["control"]:
+                axis.fill_between(EFFECTS, worst, best, color="0.5", alpha=0.2, linewidth=0, label="controls")
+                continue
+            i = methods.index(method)
+            colour, aside = COLOURS[i % len(COLOURS)], 1.025 ** (i - len(methods) / 2)  # or they hide one another
+            effects = [effect * aside for effect in EFFECTS]
+            axis.fill_between(effects, worst, best, color=colour, alpha=0.12, linewidth=0)
+            axis.plot(effects, worst, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4, label=method)
         axis.axhline(RECOVERY, color="0.5", linewidth=0.8, linestyle="--")
         axis.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=":")
         axis.set(xscale="log", xticks=EFFECTS, xticklabels=[f"{effect:g}" for effect in EFFECTS], ylim=(0, 1.02))
@@ -78,9 +82,10 @@ def draw(found: dict[str, dict[str, Any]], file: Path) -> None:
     axes[0][0].set_ylabel("share of images in which it is found")
     axes[0][-1].text(EFFECTS[-1], CHANCE + 0.015, "chance", ha="right", color="0.4", fontsize=8)
     axes[0][-1].text(EFFECTS[0], RECOVERY + 0.015, "asked for", color="0.4", fontsize=8)
-    handles = {line.get_label(): line for axis in axes[0] for line in axis.lines if line.get_label() in methods}
+    named = {str(one.get_label()): one for axis in axes[0] for one in axis.get_legend_handles_labels()[0]}
+    shown = [name for name in (*methods, "controls") if name in named]
     figure.legend(
-        [handles[m] for m in methods if m in handles], [m for m in methods if m in handles], frameon=False,
+        [named[name] for name in shown], shown, frameon=False,
         loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8,
     )  # fmt: skip
     figure.tight_layout()
