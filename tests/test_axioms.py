@@ -73,14 +73,6 @@ def table() -> dict[str, dict[str, str]]:
     return {name: dict(zip(columns, marks, strict=True)) for name, *marks in rows}
 
 
-# Not claimed, and yet not refuted by networks as small as these.
-HOLDS = {
-    "xrai": {"dummy", "linearity", "symmetry"},  # as many segments as pixels: the mean of two integrated gradients
-    "smoothgrad_ig": {"completeness"},  # its noise changes f by less than quadrature may lose
-    "eigen_grad_cam": {"saturation"},  # of one pixel that differs from all others, it sees the contrast
-}
-
-
 def found(method: Method, axiom: str, networks: int = NETWORKS, seed: int = 0) -> Example | None:
     sizes, passes = workable(method)
     return smallest(method, axiom, sizes, networks=affordable(networks, passes), seed=seed, thorough=False)
@@ -100,11 +92,16 @@ def test_a_method_claims_what_the_literature_says_of_it(name):
     assert not {axiom for axiom, mark in row.items() if mark == "-"} & claims
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in METHODS]
-)
+@pytest.mark.parametrize("name", QUICK)
 def test_what_is_claimed_survives_and_what_is_not_has_a_counterexample(name):
-    assert violated(METHODS[name], networks=32) == AXIOMS - METHODS[name].claims - HOLDS.get(name, set())
+    assert violated(METHODS[name], networks=32) == AXIOMS - METHODS[name].claims
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in QUICK])
+def test_what_is_claimed_survives(name):
+    """On a few networks; docs/axioms.md has what was found on all."""
+    assert not {axiom for axiom in METHODS[name].claims & AXIOMS if found(METHODS[name], axiom, networks=8)}
 
 
 # What breaks an axiom is caught ---------------------------------------------------------------------------------------
