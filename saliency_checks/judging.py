@@ -42,7 +42,7 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
     result = _measure(item, check, explained, chosen.subjects[subject], subject)
     if check != "contract" and _is_breach(result) and _contract_speaks(item, explained, subject):
         result = replace(result, verdict=SKIP, message=f"contract broken, see contract/{method}/{subject}")
-    result = replace(result, message=_again(chosen, plugin.settings(item.config).profile, result))
+    result = _with_command(chosen, plugin.settings(item.config).profile, result)
     expected = "" if item.config.getoption("runxfail") else expected_failure(item.config, check, explained, subject)
     is_listed = bool(_listed(item.config, check, explained, subject))
     if result.verdict == PASS and not is_listed and not failure_is_strict(explained, subject):
@@ -64,7 +64,9 @@ def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> 
 
 def record(item: pytest.Item, result: Result, expected: str) -> None:
     """Leave the result on the item, as strings: the report carries them from a worker to the controller."""
-    item.user_properties += [(plugin.RESULT, result.to_json()), *junit.properties(result)]
+    item.stash[plugin.EXAMPLES] = result.to_dict().get("examples", [])
+    lean = replace(result, examples=())  # pictures travel apart: user properties also end up in JUnit files
+    item.user_properties += [(plugin.RESULT, lean.to_json()), *junit.properties(result)]
     item.user_properties.append((plugin.DEVICE, item.config.stash.get(_DEVICE, "")))
     if expected:
         item.user_properties.append((plugin.EXPECTED, expected))
@@ -76,6 +78,7 @@ def _measure(item: pytest.Item, check: str, method: Method, spec: Any, subject: 
     wanted = plugin.settings(item.config)
     bound, origin = wanted.bounds.get(check, (None, "default"))
     asked: dict[str, Any] = {"profile": wanted.profile, "seed": wanted.seed, "device": wanted.device, "bound": bound}
+    asked["images"] = wanted.images
     try:
         _prepare_device(item.config)
         with plugin.live(item.config) as progress, fixtures.reporting(progress):
@@ -94,11 +97,12 @@ def _prepare_device(config: pytest.Config) -> None:
         devices.prepare(devices.pick(plugin.settings(config).device), threads=1)
 
 
-def _again(chosen: Selection, profile: str, result: Result) -> str:
-    """The message, with the command that repeats this verdict as this run was asked for it."""
+def _with_command(chosen: Selection, profile: str, result: Result) -> Result:
+    """The result with the command that repeats it as this run was asked for it, also in its message."""
     method, subject = chosen.specs[result.method], chosen.subjects.get(result.subject, result.subject)
     command = f"saliency-checks run {method} --subject {subject} -k {result.check} --profile {profile}"
-    return re.sub(r"saliency-checks run .*", lambda _: command, result.message)
+    message = re.sub(r"saliency-checks run .*", lambda _: command, result.message)
+    return replace(result, message=message, command=command)
 
 
 def _is_breach(result: Result) -> bool:

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +22,9 @@ PROFILES = ("quick", "standard", "thorough")
 RESULT = "saliency_result"  # user property: one Result as JSON
 EXPECTED = "saliency_expected"  # user property: why this cell is known to fail
 DEVICE = "saliency_device"  # user property: where it ran
+EXAMPLES = pytest.StashKey[list[dict[str, Any]]]()  # images of the item's result; on the report as EXAMPLES_ATTRIBUTE
+EXAMPLES_ATTRIBUTE = "saliency_examples"
+IMAGES = 2  # worst and best ones each, where a page will show them
 CHECKS_PACKAGE = "saliency_checks.checks"
 
 _CELL = re.compile(r"test_(\w+)\.py::test_\1\[([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
@@ -36,6 +39,7 @@ class Settings:
     Attributes:
         methods, subjects: names or ``package.module:attribute``; empty means the default choice.
         bounds: check -> (bound, where it comes from).
+        reports: files to write; images: how many worst and best images they show.
         expected_failures: (method, check, subject or "") -> reason.
     """
 
@@ -46,7 +50,8 @@ class Settings:
     expected_failures: Mapping[tuple[str, str, str], str]
     device: str | None
     seed: int
-    report: Path | None
+    reports: tuple[Path, ...]
+    images: int
     allow_inconclusive: bool
 
 
@@ -64,7 +69,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--saliency-device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default the best there is")
     group.addoption("--saliency-seed", type=int, metavar="N", help="seed of everything random; default 0")
-    group.addoption("--saliency-report", metavar="FILE.json", help="write all results to this file")
+    group.addoption(
+        "--saliency-report", action="append", metavar="FILE", help="write all results to FILE.json, .html or .md"
+    )
+    group.addoption(
+        "--saliency-images", type=int, metavar="N", help="keep N best and N worst images; default 2 for a .html report"
+    )
     group.addoption(
         "--saliency-allow-inconclusive",
         action="store_true",
@@ -77,7 +87,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("saliency_expected_failures", "one a line: method/check: reason", type="linelist")
     parser.addini("saliency_device", "device to run on", default="")
     parser.addini("saliency_seed", "seed of everything random", default="0")
-    parser.addini("saliency_report", "file to write all results to", default="")
+    parser.addini("saliency_report", "files to write all results to, one a line", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -121,7 +131,8 @@ def _read_settings(config: pytest.Config) -> Settings:
         expected_failures=dict(map(_expected_failure, config.getini("saliency_expected_failures"))),
         device=chosen("device") or None,
         seed=int(seed),
-        report=_report_path(config, chosen("report")),
+        reports=tuple(_report_path(config, name) for name in chosen("report")),
+        images=_images(config.getoption("saliency_images"), chosen("report")),
         allow_inconclusive=config.getoption("saliency_allow_inconclusive"),
     )
 
@@ -143,12 +154,20 @@ def _expected_failure(line: str) -> tuple[tuple[str, str, str], str]:
     return (match[1], match[2], match[3] or ""), match[4].strip()
 
 
-def _report_path(config: pytest.Config, name: str) -> Path | None:
-    if not name:
-        return None
-    if not name.endswith(".json"):
-        raise pytest.UsageError(f"--saliency-report {name}: expected a file that ends in .json")
+def _report_path(config: pytest.Config, name: str) -> Path:
+    from saliency_checks.report import BadReport, files
+
+    try:
+        files.suffix(name)
+    except BadReport as error:
+        raise pytest.UsageError(f"--saliency-report {error}") from error
     return config.invocation_params.dir / name
+
+
+def _images(asked: int | None, reports: Iterable[str]) -> int:
+    if asked is not None and asked < 0:
+        raise pytest.UsageError(f"--saliency-images {asked}: expected a whole number from 0 on")
+    return asked if asked is not None else IMAGES * any(name.lower().endswith(".html") for name in reports)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -204,6 +223,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
             pyfuncitem.funcargs[name] = PytestCase.of(cast(Any, value), pyfuncitem)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Send the images of a result along, as an attribute: those cross from worker to controller too."""
+    report = yield
+    if call.when == "call" and (examples := item.stash.get(EXAMPLES, None)):
+        setattr(report, EXAMPLES_ATTRIBUTE, examples)
+    return report
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the checks of one method and subject on one worker, so that its maps are computed once."""
@@ -249,6 +277,14 @@ def live(config: pytest.Config) -> Iterator[Callable[[str], None]]:
         line.erase()
 
 
+def _why_incomplete(session: pytest.Session, exitstatus: int) -> str:
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        return "the run was interrupted"
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "the run ended with an internal error"
+    return str(session.shouldfail or session.shouldstop or "")
+
+
 class _Collector:
     """Gathers the results on the controller, writes the report and the summary."""
 
@@ -257,24 +293,42 @@ class _Collector:
 
         self.config = config
         self.report = Report()
-        self.written = ""
+        self.written: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = {str(name): value for name, value in report.user_properties}
         if report.when == "call" and RESULT in properties:
-            self.report.add_json(str(properties[RESULT]), expected=str(properties.get(EXPECTED, "")))
+            self.report.add_json(
+                str(properties[RESULT]),
+                expected=str(properties.get(EXPECTED, "")),
+                examples=getattr(report, EXAMPLES_ATTRIBUTE, ()),
+            )
             self.report.devices.add(str(properties.get(DEVICE, "")))
         elif report.failed and report.when != "teardown" and (cell := cell_of(report.nodeid)):
             # A worker that died, or a set-up that failed, measured nothing: that is an error, never a gap.
             self.report.add_error(*cell, message=report.longreprtext)
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         wanted = settings(self.config)
-        if wanted.report and (self.report.rows or collects_checks(self.config)) and not self.config.option.collectonly:
-            from saliency_checks.report import json
+        if self.config.option.collectonly or not (self.report.rows or collects_checks(self.config)):
+            return
+        if wanted.reports:
+            self._write(wanted, session, exitstatus)
 
-            json.write(self.report, wanted.report, profile=wanted.profile, seed=wanted.seed)
-            self.written = str(wanted.report)
+    def _write(self, wanted: Settings, session: pytest.Session, exitstatus: int) -> None:
+        from saliency_checks.report import BadReport, about, files
+        from saliency_checks.report import json as json_report
+
+        self.report.environment = json_report.environment(self.report, profile=wanted.profile, seed=wanted.seed)
+        self.report.incomplete = _why_incomplete(session, exitstatus)
+        about.describe(self.report)
+        for path in wanted.reports:
+            try:
+                files.write(self.report, path)
+                self.written.append(str(path))
+            except BadReport as error:
+                self.written.append(f"NOT WRITTEN: {error}")
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.report.rows:
@@ -283,7 +337,7 @@ class _Collector:
 
         writer = self.config.get_terminal_writer()
         terminalreporter.section("saliency checks", sep="=")
-        for line in terminal.summary(self.report, width=writer.fullwidth, report_file=self.written):
+        for line in terminal.summary(self.report, width=writer.fullwidth, report_file=", ".join(self.written)):
             for text, markup in line:
                 writer.write(text, **markup)
             writer.line()

@@ -1,0 +1,85 @@
+"""Two runs side by side: what moved, which way, and whether by more than paired noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saliency_checks.compare import Difference, compare
+from saliency_checks.report import Report, Row
+from saliency_checks.report.status import STATUS
+from saliency_checks.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One cell in an older and a newer run.
+
+    Attributes:
+        before: score and interval of the older run; empty where it has none.
+        kind: ``worse``, ``better`` or "".
+        told: the change in words.
+    """
+
+    key: str
+    anchor: str
+    old: Result | None
+    was: str
+    now: str
+    before: tuple[float, ...]
+    kind: str
+    told: str
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.kind) or self.was != self.now
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        return {"worse": 0, "": 1, "better": 2}[self.kind], self.key
+
+
+def changes(old: Report, new: Report) -> dict[str, Change]:
+    """By key, for all cells of either run."""
+    return {key: _change(key, old.rows.get(key), new.rows.get(key)) for key in sorted({*old.rows, *new.rows})}
+
+
+def _change(key: str, old: Row | None, new: Row | None) -> Change:
+    from saliency_checks.report.cards import anchor
+
+    kind, told = _told(old, new)
+    any_row = new or old
+    assert any_row is not None
+    before = old.result if old else None
+    limits = (before.score, before.low, before.high) if before else ()
+    return Change(
+        key=key, anchor=anchor(any_row.result.check, any_row.result.method), old=before, was=_short(old),
+        now=_short(new), before=tuple(v for v in limits if v is not None), kind=kind, told=told,
+    )  # fmt: skip
+
+
+def _told(old: Row | None, new: Row | None) -> tuple[str, str]:
+    if not old or not new:
+        return "", "new" if new else "no longer there"
+    found = compare(old.result, new.result)
+    order = list(STATUS)
+    step = order.index(new.status) - order.index(old.status)
+    if step:
+        kind = "worse" if step < 0 else "better"
+        return kind, f"{_word(old)} became {_word(new)}{f', {found}' if found else ''}"
+    return _by_score(found)
+
+
+def _by_score(found: Difference | None) -> tuple[str, str]:
+    if found is None or found.low <= 0 <= found.high or abs(found.mean) < found.tolerance:
+        return "", f"{found}" if found and found.mean else "as before"
+    return ("better" if found.mean > 0 else "worse"), str(found)
+
+
+def _word(row: Row) -> str:
+    return STATUS[row.status][0] or row.status
+
+
+def _short(row: Row | None) -> str:
+    if row is None:
+        return "none"
+    return f"{_word(row)}" + ("" if row.result.score is None else f" {row.result.score:.2f}")
