@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,11 +42,15 @@ class Difference:
     def __str__(self) -> str:
         way = "better" if self.mean > 0 else "worse"
         how = f"paired over {self.n} images" if self.paired else f"not paired: {self.why_not_paired}"
-        sides = sorted((abs(self.low), abs(self.high))) if self.low * self.high > 0 else [0.0, max(-self.low, self.high)]
+        sides = (
+            sorted((abs(self.low), abs(self.high))) if self.low * self.high > 0 else [0.0, max(-self.low, self.high)]
+        )
         return f"{abs(self.mean):.2f} {way} (between {sides[0]:.2f} and {sides[1]:.2f}; {how})"
 
 
-def compare(old: Result, new: Result, *, quantile: float | None = None, tolerance: float = TOLERANCE) -> Difference | None:
+def compare(
+    old: Result, new: Result, *, quantile: float | None = None, tolerance: float = TOLERANCE
+) -> Difference | None:
     """How the score moved from ``old`` to ``new``; None where one of them measured nothing.
 
     On the same images (same fingerprint of the data, same groups) a paired bootstrap of the judged statistic, the
@@ -104,7 +107,6 @@ def _paired(old: Result, new: Result, sign: float, quantile: float | None, toler
     moves = _worst(after[:, rows], share) - _worst(before[:, rows], share)
     mean = float(_worst(after, share) - _worst(before, share))
     low, high = (float(v) for v in np.quantile(moves, [LEVEL, 1 - LEVEL]))
-    # Differences that all agree have no spread; -log(level) / n of the images may differ unseen, as in verdict.py.
     return Difference(mean=mean, low=min(low, mean), high=max(high, mean), paired=True, n=n, tolerance=tolerance)
 
 
@@ -115,5 +117,3 @@ def _worst(scores: NDArray[np.float64], quantile: float | None) -> NDArray[np.fl
     found = scores.mean(-1) if quantile is None else np.quantile(scores, quantile, axis=-1, method="lower")
     least: NDArray[np.float64] = found.min(0)
     return least
-
-

@@ -37,5 +37,5 @@ def _hash(text: str, tensors: Iterable[Tensor]) -> str:
         host = tensor.detach().cpu().contiguous()
         digest.update(f"{host.dtype}{tuple(host.shape)}".encode())
         # Bytes, because numpy lacks bfloat16; a scalar has no last dimension to view.
-        digest.update(memoryview(host.reshape(-1).view(torch.uint8).numpy()) if host.numel() else b"")
+        digest.update(host.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:LETTERS]

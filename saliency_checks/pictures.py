@@ -53,7 +53,7 @@ def examples(
 
 
 def picture(image: Float[Tensor, "c h w"]) -> UInt8[NDArray[Any], "h w 3"]:
-    """An input as one sees it: its own range becomes black to white; one channel is grey, of more than three the mean."""
+    """An input as one sees it: its own range becomes black to white; other than three channels become their mean."""
     small = _small(image.detach().double())
     channels = small if len(small) == 3 else small.mean(0, keepdim=True)
     low, high = channels.amin(), channels.amax()

@@ -103,6 +103,7 @@ class Result:
             raise ValueError(f"verdict {values['verdict']!r}: expected one of {', '.join(VERDICTS)}")
         if not isinstance(values["controls"], dict) or not all(map(_is_number, values["controls"].values())):
             raise ValueError(f"controls {str(values['controls'])[:80]!r}: expected numbers by name")
+        _check_more(values)
         return cls(**values)
 
     @classmethod
@@ -137,6 +138,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence | set | frozenset) and len(value) <= LONGEST_DETAIL:
         return [plain(part) for part in value]
     return None
+
+
+def _check_more(values: Mapping[str, Any]) -> None:
+    """Raises ValueError where what is kept for pictures and comparisons has another shape."""
+    scores, groups = values.get("scores", []), values.get("groups", [])
+    fits = {
+        "scores": isinstance(scores, list)
+        and all(isinstance(row, list) and row and all(map(_is_number, row)) for row in scores),
+        "groups": isinstance(groups, list) and all(isinstance(name, str) for name in groups),
+        "fingerprint": _is_table(values.get("fingerprint", {}), str),
+        "details": _is_table(values.get("details", {}), object),
+        "examples": isinstance(values.get("examples", []), list),
+    }
+    if odd := [name for name, is_fit in fits.items() if not is_fit]:
+        raise ValueError(f"{', '.join(odd)} of a result: not of the shape that this package writes")
+
+
+def _is_table(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, kind) for part in value.values())
 
 
 def _is_number(value: Any) -> bool:

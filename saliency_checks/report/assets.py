@@ -34,17 +34,18 @@ a { color: var(--accent); } [hidden] { display: none !important; }
 table { border-collapse: collapse; } .wide table { min-width: 100%; }
 th { font-weight: 600; text-align: left; font-size: .85rem; } .matrix th, .matrix td { padding: .3rem .35rem;
   border-bottom: 1px solid var(--line); vertical-align: top; } .matrix thead th { vertical-align: bottom;
-  line-height: 1.2; min-width: 5.4rem; } .matrix tr:last-child > * { border-bottom: 0; }
+  line-height: 1.2; min-width: 5.6rem; font-size: .78rem; } .matrix tr:last-child > * { border-bottom: 0; }
 .matrix tbody th, .matrix thead th:first-child { position: sticky; left: 0; background: var(--sheet); z-index: 1;
   padding-left: .8rem; overflow-wrap: anywhere; min-width: 7rem; max-width: 13rem; }
 .matrix tfoot { color: var(--soft); font-size: .85rem; } .matrix tfoot th { font-weight: 400; position: sticky; left: 0;
   background: var(--sheet); padding-left: .8rem; }
 .chips { display: flex; flex-wrap: wrap; gap: 3px; } .chip { text-decoration: none; color: inherit; display: block;
   width: 14px; height: 14px; border-radius: 3px; overflow: hidden; } .chip > * { display: none; }
-.chip.lead { flex: 1 0 100%; width: auto; height: auto; padding: .12rem .45rem; border-radius: 5px; display: flex;
-  flex-wrap: wrap; justify-content: space-between; gap: 0 .4rem; font-variant-numeric: tabular-nums;
-  font-size: .88rem; } .chip.lead > * { display: inline; } .chip:hover { filter: brightness(.94); }
-.chip .was { flex-basis: 100%; font-size: .74rem; opacity: .85; }
+.chip.lead { flex: 1 0 100%; width: auto; height: auto; padding: .12rem .4rem; border-radius: 5px; display: grid;
+  grid-template-columns: auto auto; justify-content: space-between; gap: 0 .35rem; white-space: nowrap;
+  font-variant-numeric: tabular-nums; font-size: .84rem; } .chip.lead > * { display: inline; }
+.chip:hover { filter: brightness(.94); }
+.chip .was { grid-column: 1 / -1; font-size: .74rem; opacity: .85; }
 .pass { --mine: var(--pass); --ground: var(--pass-tint); } .fail, .error, .xpass { --mine: var(--fail);
   --ground: var(--fail-tint); } .inconclusive, .xfail { --mine: var(--open); --ground: var(--open-tint); }
 .skip, .reported { --mine: var(--skip); --ground: var(--tint); }
@@ -65,7 +66,8 @@ svg { display: block; overflow: visible; } svg text { font: 11.5px system-ui, sa
   stroke-width: 2; opacity: .55; } .bar line { stroke: var(--mine); stroke-width: 4; stroke-linecap: round;
   opacity: .5; } .bar circle { fill: var(--mine); } .before line { stroke: var(--soft); stroke-width: 2; }
 .before circle { fill: var(--sheet); stroke: var(--soft); stroke-width: 2; }
-.plot { overflow: visible; width: calc(100% - 54px); } .field { background: var(--tint); overflow: visible; }
+.chart { width: calc(100% - 60px); margin: 12px 16px 26px 44px; } .field { fill: var(--tint); }
+.chart svg { overflow: visible; }
 .curve { fill: none; stroke-width: 2.2; vector-effect: non-scaling-stroke; } .curve.a { stroke: var(--accent); }
 .curve.b { stroke: var(--open); } .curve.other { stroke: var(--skip); opacity: .35; stroke-width: 1.2; }
 .curve.was { stroke: var(--soft); stroke-dasharray: 4 3; } .dot.was, .key.was { fill: var(--soft); color: var(--soft); }
@@ -76,7 +78,8 @@ svg { display: block; overflow: visible; } svg text { font: 11.5px system-ui, sa
   margin-right: .35rem; } .key.a { color: var(--accent); } .key.b { color: var(--open); }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem 1.5rem; }
 figure { margin: .5rem 0; } figcaption { font-size: .88rem; display: flex; flex-wrap: wrap; gap: .2rem .6rem;
-  align-items: baseline; } .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+  align-items: baseline; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; } dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; margin: .4rem 0;
   font-size: .9rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .images { display: flex; flex-wrap: wrap; gap: .8rem 1.2rem; } .pair { display: grid; grid-template-columns: auto auto;
@@ -99,7 +102,9 @@ dialog > form { position: sticky; top: 0; background: var(--sheet); z-index: 2; 
 footer { padding-top: 2rem; padding-bottom: 3rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) { main, header, footer { padding-left: .8rem; padding-right: .8rem; }
   dialog { width: 100vw; max-width: 100vw; max-height: 100dvh; height: 100dvh; border: 0; border-radius: 0; }
-  .rows { grid-template-columns: minmax(0, 5.5rem) 1fr max-content; gap: 0 .5rem; } .rows .numbers li { font-size: .8rem; }
+  dialog > form { flex-wrap: wrap; } dialog h2 { flex: 1 0 100%; } dialog pre { font-size: .74rem; }
+  .rows { grid-template-columns: minmax(0, 5.5rem) 1fr max-content; gap: 0 .5rem; }
+  .rows .numbers li { font-size: .8rem; }
   #filters label { flex: 1 1 40%; } #filters input, #filters select { min-width: 0; width: 100%; }
   .matrix tbody th, .matrix thead th:first-child { min-width: 6rem; max-width: 7.5rem; padding-left: .5rem; }
   .picture img { width: 5.6rem; height: 5.6rem; } .numbers .interval { display: none; } }

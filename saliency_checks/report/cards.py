@@ -41,9 +41,13 @@ def cells(report: Report, changes: Mapping[str, Change]) -> list[Cell]:
         alike = [row.result for row in rows if row.result.check == check]
         made.append(
             Cell(
-                check=check, method=method, anchor=anchor(check, method), rows=here,
-                changes=[changes.get(row.result.key) for row in here], scale=_scale(alike, changes),
-            )  # fmt: skip
+                check=check,
+                method=method,
+                anchor=anchor(check, method),
+                rows=here,
+                changes=[changes.get(row.result.key) for row in here],
+                scale=_scale(alike, changes),
+            )
         )
     return made
 
@@ -89,11 +93,17 @@ def _intervals(cell: Cell) -> str:
         score = result.score or 0.0
         low, high = (score if edge is None else edge for edge in (result.low, result.high))
         title = f"{result.subject}: {score:.3g} [{low:.3g}, {high:.3g}]"
+        before = change.before if change and len(change.before) == 3 else None
         bars.append(
             svg.Bar(
-                score=score, low=low, high=high, kind=row.status, controls=result.controls, title=title,
-                before=(change.before if change and len(change.before) == 3 else None),  # type: ignore[arg-type]
-            )  # fmt: skip
+                score=score,
+                low=low,
+                high=high,
+                kind=row.status,
+                controls=result.controls,
+                before=before,
+                title=title,
+            )
         )
         numbers.append(f'<li>{score:.2f} <span class="interval soft">[{low:.2f}, {high:.2f}]</span></li>')
     first = measured[0][0].result

@@ -9,8 +9,8 @@ from html import escape as e
 from typing import Any
 
 from saliency_checks.report import Report, Row, svg
-from saliency_checks.result import Result
 from saliency_checks.report.status import STATUS
+from saliency_checks.result import Result
 
 Z = 1.959964  # of a 95 % interval
 TARGET = 0.75  # share of the images in which acuity asks that the cause is found
@@ -28,9 +28,6 @@ def numbers(value: Any) -> list[float]:
 def charts(result: Result, before: Result | None = None) -> str:
     """All curves of a result, each as a figure; "" where there are none."""
     details, older = result.details, before.details if before else {}
-    if not isinstance(details, Mapping):
-        return ""
-    older = older if isinstance(older, Mapping) else {}
     found = [*_deletion(details, older), *_layers(details, older), *_acuity(details, older, result.n)]
     return f'<div class="charts">{"".join(found)}</div>' if found else ""
 
@@ -101,7 +98,7 @@ def acuity_section(report: Report) -> str:
     """One panel per method, each over all the others in grey; one group per subject."""
     groups: dict[str, list[tuple[Row, list[float], list[float]]]] = defaultdict(list)
     for row in report.sorted_rows:
-        steps, values = recovery(row.result.details) if isinstance(row.result.details, Mapping) else ([], [])
+        steps, values = recovery(row.result.details)
         if steps:
             groups[row.result.subject].append((row, steps, values))
     if not groups:

@@ -11,8 +11,8 @@ from html import escape as e
 from saliency_checks.report import Report, Row
 from saliency_checks.report.assets import SCRIPT, STYLE
 from saliency_checks.report.cards import Cell, card, cells
-from saliency_checks.report.charts import acuity_section
 from saliency_checks.report.changes import Change, changes
+from saliency_checks.report.charts import acuity_section
 from saliency_checks.report.status import NAMES, RED, STATUS, short
 
 
@@ -75,7 +75,7 @@ def _compared(report: Report, against: Report | None) -> str:
     pairs = [(name, against.environment.get(name, "none"), report.environment.get(name, "none")) for name in names]
     told = "; ".join(f"{name} {old} before, {new} now" for name, old, new in pairs if old != new)
     warning = f'<p class="warning">The two runs differ: {e(told)}.</p>' if told else ""
-    return f'<p>Compared with an older run of {len(against.rows)} verdicts, shown hollow and in grey.</p>{warning}'
+    return f"<p>Compared with an older run of {len(against.rows)} verdicts, shown hollow and in grey.</p>{warning}"
 
 
 def _filters(rows: list[Row], compared: bool) -> str:
@@ -113,9 +113,7 @@ def _matrix(report: Report, shown: list[Cell]) -> str:
             for i, check in enumerate(checks)
         )
         lines.append(f'<tr><th scope="row">{_breakable(method)}</th>{places}</tr>')
-    best = "".join(
-        f'<td data-column="{i}">{short(_best_control(shown, check))}</td>' for i, check in enumerate(checks)
-    )
+    best = "".join(f'<td data-column="{i}">{short(_best_control(shown, check))}</td>' for i, check in enumerate(checks))
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="matrix of verdicts"><table class="matrix"><thead><tr>'
         f'<th scope="col">method</th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody>'
@@ -168,8 +166,8 @@ def _changed(found: dict[str, Change]) -> str:
     if not found:
         return ""
     lines = "".join(
-        f'<tr><td><a href="#{e(change.anchor)}">{e(change.key)}</a></td><td>{e(change.was)}</td><td>{e(change.now)}</td>'
-        f'<td class="{change.kind}">{e(change.told)}</td></tr>'
+        f'<tr><td><a href="#{e(change.anchor)}">{e(change.key)}</a></td><td>{e(change.was)}</td>'
+        f'<td>{e(change.now)}</td><td class="{change.kind}">{e(change.told)}</td></tr>'
         for change in moved
     )
     table = (
@@ -188,5 +186,3 @@ def _cards(report: Report, shown: list[Cell]) -> str:
         summary = f'<p class="soft">{e(str(about.get("summary", "")))}</p>' if about else ""
         groups.append(f"<div data-group><h3>{e(check)}</h3>{summary}{made}</div>")
     return f"<section><h2>Every verdict</h2>{''.join(groups)}</section>"
-
-

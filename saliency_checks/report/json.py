@@ -48,7 +48,8 @@ def write(report: Report, path: Path, *, profile: str = "", seed: int = 0) -> No
     found = document(report, profile=profile, seed=seed)
     results = ",\n  ".join(_dumps(result) for result in found["results"])
     parts = [
-        f' "{name}": ' + (f"[\n  {results}\n ]" if name == "results" else _dumps(value)) for name, value in found.items()
+        f' "{name}": ' + (f"[\n  {results}\n ]" if name == "results" else _dumps(value))
+        for name, value in found.items()
     ]
     write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
 

@@ -135,12 +135,11 @@ def curves(
         lines.append(f'<polyline class="level" points="{_points([(0, y(level)), (100, y(level))])}"/>')
     ticks = "".join(f'<text class="tick" x="{x(i):.2f}%" y="100%" dy="16">{escape(s)}</text>' for i, s in _few(steps))
     marks = "".join(f'<text class="mark" x="0" dx="-6" y="{y(t):.2f}%" dy="4">{t:.3g}</text>' for t in scale.ticks())
-    plot = (
-        f'<svg class="plot" x="42" y="8" height="{PLOT}">'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%" class="field">'
-        f"{''.join(lines)}</svg>{''.join(dots)}{ticks}{marks}</svg>"
+    field = (
+        '<rect class="field" width="100%" height="100%"/>'
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{"".join(lines)}</svg>'
     )
-    return _svg(plot, PLOT + AXIS + 12, label, "chart")
+    return _svg(f"{field}{''.join(dots)}{ticks}{marks}", PLOT, label, "chart")
 
 
 def _at(x: object, y: object, values: Sequence[float]) -> list[tuple[float, float]]:
