@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _list(options.what, options.verbose)
     if options.command == "report":
         return _report(options)
+    if options.command == "baseline":
+        return _baseline(options)
     return _warm(options.profile, options.workers)
 
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--verbose", action="store_true", help="measure passes per image and memory of each method (half a minute)"
     )
     _add_report(commands)
+    _add_baseline(commands)
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
@@ -76,6 +79,39 @@ def _report(options: argparse.Namespace) -> int:
         print(f"saliency-checks: {error}", file=sys.stderr)
         return USAGE_ERROR
     print(f"{len(whole.rows)} results: {options.output}")
+    return 0
+
+
+def _add_baseline(commands: Any) -> None:
+    made = commands.add_parser("baseline", help="say what a run changed, and accept it into a committed file")
+    made.add_argument("file", metavar="FILE.json", help="the baseline; made when something is accepted")
+    made.add_argument("--from", dest="results", nargs="+", required=True, metavar="RESULTS.json", help="JSON reports")
+    made.add_argument(
+        "--accept", nargs="+", default=[], metavar="KEY", help="check/method/subject; '*' for any letters"
+    )
+    made.add_argument("--prune", action="store_true", help="remove what these results do not hold")
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from saliency_checks import baseline
+    from saliency_checks.report import BadReport, merged
+    from saliency_checks.report import json as json_report
+
+    path = Path(options.file)
+    try:
+        report = merged(json_report.read(Path(name)) for name in options.results)
+        known = baseline.read(path) if path.exists() else baseline.Baseline()
+        print("\n".join([*baseline.told(known, report)] or ["nothing moved"]))
+        if not options.accept and not options.prune:
+            return 0
+        if options.accept and report.incomplete:
+            raise BadReport(f"these results are incomplete ({report.incomplete}): run again before accepting them")
+        made, moved = baseline.accepted(known, report, options.accept, prune=options.prune)
+        baseline.write(made, path)
+    except (BadReport, OSError) as error:
+        print(f"saliency-checks: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"{path}: {len(made.entries)} results, {len(moved)} changed")
     return 0
 
 

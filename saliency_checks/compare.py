@@ -63,9 +63,16 @@ def compare(
     if old.score is None or new.score is None:
         return None
     sign = 1.0 if new.better == "higher" else -1.0
+    if _is_exact(old) and _is_exact(new):  # no sample: clauses that hold or not
+        move = sign * (new.score - old.score)
+        return Difference(mean=move, low=move, high=move, paired=True, n=min(old.n, new.n), tolerance=tolerance)
     if reason := _why_not_paired(old, new):
         return _unpaired(old, new, sign, tolerance, reason)
     return _paired(old, new, sign, quantile, tolerance)
+
+
+def _is_exact(result: Result) -> bool:
+    return result.low == result.score == result.high
 
 
 def _why_not_paired(old: Result, new: Result) -> str:
@@ -75,7 +82,7 @@ def _why_not_paired(old: Result, new: Result) -> str:
         return "another seed"
     if old.fingerprint.get("data") != new.fingerprint.get("data"):
         return "other images"
-    if list(old.groups) != list(new.groups) and len(old.scores) != len(new.scores):
+    if len(old.scores) != len(new.scores):
         return "other groups"
     return ""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saliency_checks import device as devices
-from saliency_checks import fixtures, plugin, registry
+from saliency_checks import baseline, fixtures, plugin, registry
 from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
 from saliency_checks.report import junit
@@ -47,8 +47,18 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
     is_listed = bool(_listed(item.config, check, explained, subject))
     if result.verdict == PASS and not is_listed and not failure_is_strict(explained, subject):
         expected = ""
+    if not expected:  # an expected failure may be as bad as it likes
+        result = _gated(item.config, result)
     record(item, result, expected)
     _conclude(item, result, expected)
+
+
+def _gated(config: pytest.Config, result: Result) -> Result:
+    """A failure where the result is worse than in the baseline of this run."""
+    if not (known := plugin.baseline(config)):
+        return result
+    source = str(plugin.settings(config).baseline)
+    return baseline.gated(known, result, quantile=registry.get("metrics", result.check).quantile, source=source)
 
 
 def expected_failure(config: pytest.Config, check: str, method: Method, subject: str) -> str:
@@ -165,6 +175,7 @@ class PytestCase(Case):
         given = {"profile": self.profile, **settings}
         result = _measure(self.item, self.check, self.method, self.subject, registry.slug(name), **given)
         mark = self.item.get_closest_marker("xfail")
+        result = result if mark else _gated(self.item.config, result)
         record(self.item, result, mark.kwargs.get("reason", "") if mark else "")
         return result
 

@@ -14,9 +14,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+
+if TYPE_CHECKING:
+    from saliency_checks.baseline import Baseline, Standing
+    from saliency_checks.report import Report
 
 PROFILES = ("quick", "standard", "thorough")
 RESULT = "saliency_result"  # user property: one Result as JSON
@@ -40,6 +44,7 @@ class Settings:
         methods, subjects: names or ``package.module:attribute``; empty means the default choice.
         bounds: check -> (bound, where it comes from).
         reports: files to write; images: how many worst and best images they show.
+        baseline: file whose results this run may not fall behind; strict: it must hold exactly this run's cells.
         expected_failures: (method, check, subject or "") -> reason.
     """
 
@@ -52,10 +57,13 @@ class Settings:
     seed: int
     reports: tuple[Path, ...]
     images: int
+    baseline: Path | None
+    baseline_strict: bool
     allow_inconclusive: bool
 
 
 _SETTINGS = pytest.StashKey[Settings]()
+_BASELINE: pytest.StashKey[Baseline] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,6 +84,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--saliency-images", type=int, metavar="N", help="keep N best and N worst images; default 2 for a .html report"
     )
     group.addoption(
+        "--saliency-baseline",
+        metavar="FILE.json",
+        help="fail what is worse than in this file (saliency-checks baseline)",
+    )
+    group.addoption(
+        "--saliency-baseline-strict",
+        action="store_true",
+        default=None,
+        help="also fail when the baseline lacks results of this run, or holds some that are no longer measured",
+    )
+    group.addoption(
         "--saliency-allow-inconclusive",
         action="store_true",
         help="what more images could decide is no failure",
@@ -85,6 +104,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("saliency_profile", "quick, standard or thorough", default="standard")
     parser.addini("saliency_bounds", "bounds, one a line: deletion_insertion >= 0.1", type="linelist")
     parser.addini("saliency_expected_failures", "one a line: method/check: reason", type="linelist")
+    parser.addini("saliency_baseline", "file of results that a run may not fall behind", default="")
+    parser.addini("saliency_baseline_strict", "new and stale entries of it fail", type="bool", default=False)
     parser.addini("saliency_device", "device to run on", default="")
     parser.addini("saliency_seed", "seed of everything random", default="0")
     parser.addini("saliency_report", "files to write all results to, one a line", type="linelist")
@@ -93,6 +114,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "saliency: a check of saliency_checks on one method and one subject")
     config.stash[_SETTINGS] = settings = _read_settings(config)
+    baseline(config)  # a file that cannot be read stops the run here
     if any(":" in name for name in (*settings.methods, *settings.subjects)):
         here = str(config.invocation_params.dir)  # plain `pytest` does not put it on sys.path, `python -m pytest` does
         if here not in sys.path:
@@ -132,6 +154,8 @@ def _read_settings(config: pytest.Config) -> Settings:
         device=chosen("device") or None,
         seed=int(seed),
         reports=tuple(_report_path(config, name) for name in chosen("report")),
+        baseline=_baseline_path(config, chosen("baseline")),
+        baseline_strict=bool(chosen("baseline_strict")),
         images=_images(config.getoption("saliency_images"), chosen("report")),
         allow_inconclusive=config.getoption("saliency_allow_inconclusive"),
     )
@@ -164,6 +188,30 @@ def _report_path(config: pytest.Config, name: str) -> Path:
     return config.invocation_params.dir / name
 
 
+def _baseline_path(config: pytest.Config, name: str) -> Path | None:
+    """The file named on the command line or, below the folder of the ini file, in it."""
+    if not name:
+        return None
+    given = config.getoption("saliency_baseline") is not None
+    return (config.invocation_params.dir if given else config.rootpath) / name
+
+
+def baseline(config: pytest.Config) -> Baseline | None:
+    """What this run is compared with, read once per process."""
+    path = settings(config).baseline
+    if path is None:
+        return None
+    if _BASELINE not in config.stash:
+        from saliency_checks import baseline as file
+        from saliency_checks.report import BadReport
+
+        try:
+            config.stash[_BASELINE] = file.read(path)
+        except BadReport as error:
+            raise pytest.UsageError(f"--saliency-baseline: {error}") from error
+    return config.stash[_BASELINE]
+
+
 def _images(asked: int | None, reports: Iterable[str]) -> int:
     if asked is not None and asked < 0:
         raise pytest.UsageError(f"--saliency-images {asked}: expected a whole number from 0 on")
@@ -174,7 +222,20 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     if not collects_checks(config):
         return None
     wanted = settings(config)
-    return f"saliency_checks: profile {wanted.profile}, device {wanted.device or 'auto'}, seed {wanted.seed}"
+    lines = [f"saliency_checks: profile {wanted.profile}, device {wanted.device or 'auto'}, seed {wanted.seed}"]
+    if known := baseline(config):
+        lines.append(f"saliency_checks: baseline {wanted.baseline} ({len(known.entries)} results)")
+        lines += [f"  WARNING: measured with another {other}" for other in _unlike(known, wanted)]
+    return "\n".join(lines)
+
+
+def _unlike(known: Baseline, wanted: Settings) -> list[str]:
+    from saliency_checks import baseline as file
+    from saliency_checks.report import Report
+    from saliency_checks.report import json as json_report
+
+    planned = Report(devices={(wanted.device or "").partition(":")[0]})
+    return file.differences(known, json_report.environment(planned, profile=wanted.profile, seed=wanted.seed))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -285,6 +346,18 @@ def _why_incomplete(session: pytest.Session, exitstatus: int) -> str:
     return str(session.shouldfail or session.shouldstop or "")
 
 
+def _standing(config: pytest.Config, report: Report) -> Standing | None:
+    """How this run stands to its baseline; a part of the checks says nothing about stale entries."""
+    if not (known := baseline(config)):
+        return None
+    from saliency_checks import baseline as file
+
+    option = config.option
+    parted = option.keyword or option.markexpr or getattr(option, "lf", False) or any("::" in a for a in config.args)
+    selected = any(config.getoption(f"saliency_{name}") for name in ("method", "subject"))
+    return file.standing(known, report, whole=not (parted or report.incomplete), selected=selected)
+
+
 class _Collector:
     """Gathers the results on the controller, writes the report and the summary."""
 
@@ -294,6 +367,7 @@ class _Collector:
         self.config = config
         self.report = Report()
         self.written: list[str] = []
+        self.standing: Standing | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = {str(name): value for name, value in report.user_properties}
@@ -312,15 +386,20 @@ class _Collector:
         wanted = settings(self.config)
         if self.config.option.collectonly or not (self.report.rows or collects_checks(self.config)):
             return
-        if wanted.reports:
-            self._write(wanted, session, exitstatus)
-
-    def _write(self, wanted: Settings, session: pytest.Session, exitstatus: int) -> None:
-        from saliency_checks.report import BadReport, about, files
         from saliency_checks.report import json as json_report
 
         self.report.environment = json_report.environment(self.report, profile=wanted.profile, seed=wanted.seed)
         self.report.incomplete = _why_incomplete(session, exitstatus)
+        self.standing = _standing(self.config, self.report)
+        off = self.standing and (self.standing.new or self.standing.stale)
+        if off and wanted.baseline_strict and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if wanted.reports:
+            self._write(wanted, session)
+
+    def _write(self, wanted: Settings, session: pytest.Session) -> None:
+        from saliency_checks.report import BadReport, about, files
+
         about.describe(self.report)
         for path in wanted.reports:
             try:
@@ -337,7 +416,9 @@ class _Collector:
 
         writer = self.config.get_terminal_writer()
         terminalreporter.section("saliency checks", sep="=")
-        for line in terminal.summary(self.report, width=writer.fullwidth, report_file=", ".join(self.written)):
+        notes = terminal.standing(self.standing, strict=settings(self.config).baseline_strict) if self.standing else ()
+        files = ", ".join(self.written)
+        for line in terminal.summary(self.report, width=writer.fullwidth, report_file=files, notes=notes):
             for text, markup in line:
                 writer.write(text, **markup)
             writer.line()

@@ -26,6 +26,6 @@ def _about(metric: Any) -> dict[str, Any]:
         "if_fails": list(metric.if_fails),
         "reference": metric.reference,
         "better": metric.better,
-        "binary": metric.binary,
+        "quantile": metric.quantile,
         "bound": str(metric.bound) if metric.bound else "",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fcfcfa; --sheet: #fff; --ink: #1c1e21; --soft: #62676e; --line: #dcdcd6;
-  --tint: #f1f1ec; --pass: #1a7f4b; --fail: #b3261e; --open: #9a6700; --skip: #7a7f87; --accent: #2454a6;
+  --tint: #f1f1ec; --pass: #12683c; --fail: #a5201a; --open: #7d5400; --skip: #5c6168; --accent: #2454a6;
   --pass-tint: #e0f2e7; --fail-tint: #fbe3e0; --open-tint: #faefcf; --good: #1a7f4b18; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15171a; --sheet: #1d2024; --ink: #e7e8ea; --soft: #a0a6ae;
   --line: #363b42; --tint: #262a2f; --pass: #5fca8f; --fail: #ff8a7f; --open: #e7b94a; --skip: #8b919a;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from saliency_checks.compare import Difference, compare
 from saliency_checks.report import Report, Row
@@ -40,13 +42,15 @@ class Change:
 
 def changes(old: Report, new: Report) -> dict[str, Change]:
     """By key, for all cells of either run."""
-    return {key: _change(key, old.rows.get(key), new.rows.get(key)) for key in sorted({*old.rows, *new.rows})}
+    return {
+        key: _change(key, old.rows.get(key), new.rows.get(key), new.checks) for key in sorted({*old.rows, *new.rows})
+    }
 
 
-def _change(key: str, old: Row | None, new: Row | None) -> Change:
+def _change(key: str, old: Row | None, new: Row | None, checks: Mapping[str, Mapping[str, Any]]) -> Change:
     from saliency_checks.report.cards import anchor
 
-    kind, told = _told(old, new)
+    kind, told = _told(old, new, checks)
     any_row = new or old
     assert any_row is not None
     before = old.result if old else None
@@ -57,10 +61,11 @@ def _change(key: str, old: Row | None, new: Row | None) -> Change:
     )  # fmt: skip
 
 
-def _told(old: Row | None, new: Row | None) -> tuple[str, str]:
+def _told(old: Row | None, new: Row | None, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     if not old or not new:
         return "", "new" if new else "no longer there"
-    found = compare(old.result, new.result)
+    quantile = checks.get(new.result.check, {}).get("quantile")
+    found = compare(old.result, new.result, quantile=quantile if isinstance(quantile, float) else None)
     order = list(STATUS)
     step = order.index(new.status) - order.index(old.status)
     if step:

@@ -5,26 +5,32 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saliency_checks.report import XFAIL, XPASS, Report, Row
 from saliency_checks.report.status import NAMES, STATUS, badness, short
 from saliency_checks.result import INCONCLUSIVE, SKIP, Result
+
+if TYPE_CHECKING:
+    from saliency_checks.baseline import Standing
 
 Line = list[tuple[str, dict[str, Any]]]  # pieces of text with the markup that pytest's writer takes
 
 NARROW, WIDE = 10, 14  # columns of a check: "xfail .12" and a gap; most of the long words
 MORE = "the interval holds the bound; more images (--saliency-profile thorough) may decide it"
 BEST = "best control"
+MOST_KEYS = 12
 
 
-def summary(report: Report, *, width: int, report_file: str = "") -> Iterator[Line]:
+def summary(
+    report: Report, *, width: int, report_file: str = "", notes: Iterable[tuple[str, str]] = ()
+) -> Iterator[Line]:
     """Lines of at most ``width`` columns, as far as names allow."""
     yield from _matrix(report, width)
     wrap = textwrap.TextWrapper(max(40, width - 15), break_on_hyphens=False, break_long_words=False).wrap
-    for title, text in _notes(report, report_file):
+    for title, text in (*notes, *_notes(report, report_file)):
         for i, line in enumerate(wrap(text)):
             yield [(f"{title if i == 0 else '':13}", {"bold": True}), (f"  {line}", {})]
 
@@ -93,6 +99,15 @@ def _notes(report: Report, report_file: str) -> Iterator[tuple[str, str]]:
     yield "verdicts", ", ".join(f"{count} {name}" for name, count in _counts(report).items())
     if report_file:
         yield "report", report_file
+
+
+def standing(found: Standing, *, strict: bool) -> Iterator[tuple[str, str]]:
+    """What the baseline lacks, and what it holds that is no longer measured."""
+    red = " (this fails the run)" if strict else ""
+    for title, what, keys in (("new", "not in the baseline", found.new), ("stale", "no longer measured", found.stale)):
+        if keys:
+            more = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+            yield title, f"{what}{red}: {', '.join(keys[:MOST_KEYS])}{more}"
 
 
 def _grouped(rows: list[Row]) -> Iterator[str]:
