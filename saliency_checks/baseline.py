@@ -72,7 +72,7 @@ def _baseline(values: Any) -> Baseline:
 
 
 def _result(i: int, found: Mapping[str, Any]) -> Result:
-    rest = {
+    rest: dict[str, Any] = {
         "verdict": REPORTED,
         "bound": None,
         "bound_origin": "default",

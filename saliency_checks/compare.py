@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,20 +108,21 @@ def _paired(old: Result, new: Result, sign: float, quantile: float | None, toler
     import numpy as np
 
     n = min(len(row) for row in (*old.scores, *new.scores))
-    before, after = (sign * np.asarray([row[:n] for row in result.scores], dtype=np.float64) for result in (old, new))
+    before, after = (np.asarray([row[:n] for row in result.scores], dtype=np.float64) for result in (old, new))
     # Not seeded by the key: the same pair of runs is to get the same limits wherever it is compared.
     rows = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    share = None if quantile is None else quantile if sign > 0 else 1 - quantile
-    moves = _worst(after[:, rows], share) - _worst(before[:, rows], share)
-    mean = float(_worst(after, share) - _worst(before, share))
+    moves = _worst(after[:, rows], quantile, sign) - _worst(before[:, rows], quantile, sign)
+    mean = float(_worst(after, quantile, sign) - _worst(before, quantile, sign))
     low, high = (float(v) for v in np.quantile(moves, [LEVEL, 1 - LEVEL]))
     return Difference(mean=mean, low=min(low, mean), high=max(high, mean), paired=True, n=n, tolerance=tolerance)
 
 
-def _worst(scores: NDArray[np.float64], quantile: float | None) -> NDArray[np.float64]:
-    """Statistic of the worst group: (groups, ..., images) -> (...); higher is better."""
+def _worst(scores: NDArray[np.float64], quantile: float | None, sign: float) -> NDArray[np.float64]:
+    """What is judged of the worst group, the better the higher: (groups, ..., images) -> (...)."""
     import numpy as np
 
-    found = scores.mean(-1) if quantile is None else np.quantile(scores, quantile, axis=-1, method="lower")
-    least: NDArray[np.float64] = found.min(0)
+    found = scores.mean(-1)
+    if quantile is not None:  # as in verdict.quantile_of
+        found = np.sort(scores, axis=-1)[..., max(0, math.ceil(quantile * scores.shape[-1] - 1e-9) - 1)]
+    least: NDArray[np.float64] = (sign * found).min(0)
     return least

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from saliency_checks import device as devices
 from saliency_checks import baseline, fixtures, plugin, registry
+from saliency_checks import device as devices
 from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
 from saliency_checks.report import junit
@@ -44,9 +44,11 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
         result = replace(result, verdict=SKIP, message=f"contract broken, see contract/{method}/{subject}")
     result = _with_command(chosen, plugin.settings(item.config).profile, result)
     expected = "" if item.config.getoption("runxfail") else expected_failure(item.config, check, explained, subject)
-    is_listed = bool(_listed(item.config, check, explained, subject))
-    if result.verdict == PASS and not is_listed and not failure_is_strict(explained, subject):
+    listed = _listed(item.config, check, explained, subject)
+    if result.verdict == PASS and not listed and not failure_is_strict(explained, subject):
         expected = ""
+    if listed and listed.is_over and result.verdict in (FAIL, INCONCLUSIVE):
+        result, expected = _no_longer_excused(result, listed), ""
     if not expected:  # an expected failure may be as bad as it likes
         result = _gated(item.config, result)
     record(item, result, expected)
@@ -63,13 +65,21 @@ def _gated(config: pytest.Config, result: Result) -> Result:
 
 def expected_failure(config: pytest.Config, check: str, method: Method, subject: str) -> str:
     """Why this cell is known to fail; the ini file comes before what the method itself declares."""
-    return _listed(config, check, method, subject) or method.known_failure(check, subject)
+    listed = _listed(config, check, method, subject)
+    return listed.reason if listed else method.known_failure(check, subject)
 
 
-def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> str:
+def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> plugin.KnownFailure | None:
     entries = plugin.settings(config).expected_failures.items()
-    stated = {(registry.slug(name.rpartition(":")[2]), *where): reason for (name, *where), reason in entries}
-    return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""), "")
+    stated = {(registry.slug(name.rpartition(":")[2]), *where): known for (name, *where), known in entries}
+    return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""))
+
+
+def _no_longer_excused(result: Result, listed: plugin.KnownFailure) -> Result:
+    """Red, even where more images might decide it: the day by which it was to be mended is over."""
+    told = f"  excused  until {listed.until}, which is over: {listed.reason}"
+    head, *rest = result.message.splitlines()
+    return replace(result, verdict=FAIL, message="\n".join([head, told, *rest]))
 
 
 def record(item: pytest.Item, result: Result, expected: str) -> None:

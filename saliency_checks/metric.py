@@ -109,6 +109,7 @@ class Metric:
         quantile: what is judged is this quantile of the scores per image, and not their mean.
         readings: the score depends on reading a map as signed or as a magnitude.
         n: images at the first look of the standard profile.
+        extra: how many explanations an image takes beside the one of itself, at most: for the plan of a run.
         shows: gives the images that were scored and their maps, for reports; None where there is no one map each.
         reference: the paper, with its equation or section.
         meaning: what a bad score says about the explanation.
@@ -126,6 +127,7 @@ class Metric:
     quantile: float | None = None
     readings: bool = False
     n: int = 64
+    extra: Callable[[Draw], int] = lambda draw: 0
     shows: Shows | None = None
     reference: str = ""
     meaning: str = ""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,7 +34,20 @@ CHECKS_PACKAGE = "saliency_checks.checks"
 
 _CELL = re.compile(r"test_(\w+)\.py::test_\1\[([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
 _BOUND = re.compile(r"\s*([a-z]\w*)\s*((?:>=|<=)\s*[-+.\de]+)\s*")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EXPECTED = re.compile(r"([^\s/]+)/(\w+)(?:/(\w+))?\s*:(?:\s+(.*))?")
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """Why a cell may fail, and until when."""
+
+    reason: str
+    until: date | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.until is not None and date.today() > self.until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +59,14 @@ class Settings:
         bounds: check -> (bound, where it comes from).
         reports: files to write; images: how many worst and best images they show.
         baseline: file whose results this run may not fall behind; strict: it must hold exactly this run's cells.
-        expected_failures: (method, check, subject or "") -> reason.
+        expected_failures: (method, check, subject or "") -> reason and last day.
     """
 
     methods: tuple[str, ...]
     subjects: tuple[str, ...]
     profile: str
     bounds: Mapping[str, tuple[str, str]]
-    expected_failures: Mapping[tuple[str, str, str], str]
+    expected_failures: Mapping[tuple[str, str, str], KnownFailure]
     device: str | None
     seed: int
     reports: tuple[Path, ...]
@@ -95,6 +109,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="also fail when the baseline lacks results of this run, or holds some that are no longer measured",
     )
     group.addoption(
+        "--saliency-dry-run", action="store_true", help="print the plan and an estimate; build, train and run nothing"
+    )
+    group.addoption(
         "--saliency-allow-inconclusive",
         action="store_true",
         help="what more images could decide is no failure",
@@ -103,7 +120,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("saliency_subjects", "subjects to check them on, one a line", type="linelist")
     parser.addini("saliency_profile", "quick, standard or thorough", default="standard")
     parser.addini("saliency_bounds", "bounds, one a line: deletion_insertion >= 0.1", type="linelist")
-    parser.addini("saliency_expected_failures", "one a line: method/check: reason", type="linelist")
+    parser.addini("saliency_expected_failures", "one a line: method/check: reason [until 2027-06-30]", type="linelist")
     parser.addini("saliency_baseline", "file of results that a run may not fall behind", default="")
     parser.addini("saliency_baseline_strict", "new and stale entries of it fail", type="bool", default=False)
     parser.addini("saliency_device", "device to run on", default="")
@@ -150,7 +167,7 @@ def _read_settings(config: pytest.Config) -> Settings:
             **_bounds(config.getini("saliency_bounds"), "saliency_bounds", "ini"),
             **_bounds(config.getoption("saliency_bound") or [], "--saliency-bound", "command line"),
         },
-        expected_failures=dict(map(_expected_failure, config.getini("saliency_expected_failures"))),
+        expected_failures=_expected_failures(config.getini("saliency_expected_failures")),
         device=chosen("device") or None,
         seed=int(seed),
         reports=tuple(_report_path(config, name) for name in chosen("report")),
@@ -170,12 +187,30 @@ def _bounds(lines: list[str], source: str, origin: str) -> dict[str, tuple[str, 
     return parsed
 
 
-def _expected_failure(line: str) -> tuple[tuple[str, str, str], str]:
+def _expected_failures(lines: Iterable[str]) -> dict[tuple[str, str, str], KnownFailure]:
+    found: dict[tuple[str, str, str], KnownFailure] = {}
+    for line in lines:
+        key, known = _expected_failure(line)
+        if key in found:
+            raise pytest.UsageError(f"saliency_expected_failures: {line!r} is the second entry of the same cell")
+        found[key] = known
+    return found
+
+
+def _expected_failure(line: str) -> tuple[tuple[str, str, str], KnownFailure]:
     match = _EXPECTED.fullmatch(line.strip())
-    if not match or not (match[4] or "").strip():
-        what = "has no reason" if match else "cannot be read"
-        raise pytest.UsageError(f"saliency_expected_failures: {line!r} {what}; expected 'method/check: reason'")
-    return (match[1], match[2], match[3] or ""), match[4].strip()
+    reason, _, until = (match[4] or "").strip().rpartition("until ") if match else ("", "", "")
+    if not _DAY.fullmatch(until):
+        reason, until = ((match[4] or "").strip() if match else ""), ""
+    what = "cannot be read" if not match else "has no reason" if not reason.strip(" ,;") else ""
+    try:
+        last = date.fromisoformat(until) if until else None
+    except ValueError:
+        what = f"ends on {until}, which is no day"
+    if what or not match:
+        form = "expected 'method/check: reason', or 'method/check: reason until 2027-06-30'"
+        raise pytest.UsageError(f"saliency_expected_failures: {line!r} {what}; {form}")
+    return (match[1], match[2], match[3] or ""), KnownFailure(reason.strip(" ,;"), last)
 
 
 def _report_path(config: pytest.Config, name: str) -> Path:
@@ -252,6 +287,25 @@ def pytest_collection(session: pytest.Session) -> None:
             Selection.of(wanted)
         except BadSelection as error:
             raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if config.getoption("saliency_dry_run"):  # the plan is made from what this process collects
+        config.option.numprocesses, config.option.dist, config.option.tx = None, "no", []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if not session.config.getoption("saliency_dry_run") or session.testsfailed:
+        return None
+    from saliency_checks import plan
+
+    writer = session.config.get_terminal_writer()
+    writer.line()
+    for line in plan.lines(plan.cells_of(session.items), settings(session.config).profile):
+        writer.line(line)
+    return True
 
 
 def collects_checks(config: pytest.Config) -> bool:

@@ -132,7 +132,7 @@ def _look(
     n: int | None, images: int, progress: Progress,
 ) -> Result:  # fmt: skip
     """Measure and judge; double the images while the verdict is open and there are more."""
-    first = n or BLOCK * max(1, round(metric.n * profile.scale / BLOCK))
+    first = n or first_look(metric, profile)
     readings = _readings(metric, method)
     for look in range(profile.looks):
         draw = Draw(n=first * 2**look, seed=record.seed, redraws=profile.redraws, replicas=profile.replicas)
@@ -154,6 +154,11 @@ def _look(
     )  # fmt: skip
     named = "" if len(readings) == 1 else f"read as {'signed' if reading.signed else 'a magnitude'}"
     return replace(result, message=explain_verdict(metric, result, scores, judgement, named))
+
+
+def first_look(metric: Metric, profile: Profile) -> int:
+    """Images that are drawn before the first verdict."""
+    return BLOCK * max(1, round(metric.n * profile.scale / BLOCK))
 
 
 def _readings(metric: Metric, method: Method) -> list[Method]:

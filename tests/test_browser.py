@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: opens from disk, filters, opens cells by keyboard, runs nothing that was smuggled in.
+"""The HTML report in a real browser: opens from disk, filters, opens cells by keyboard; smuggled code does not run.
 
 Runs where there are both Playwright (a package) and a Chromium (the system's own); skipped elsewhere.
 """

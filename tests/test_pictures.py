@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from torch import nn
-from toys import CLASSES, constant, detector, gradient, mlp, noise, subject_of
 
 import saliency_checks as sc
 from saliency_checks.fingerprint import fingerprint
 from saliency_checks.metric import Draw, Scores, own_images, same_images
 from saliency_checks.pictures import SIDE, examples, heat, picture, png
+
+from toys import CLASSES, constant, detector, gradient, mlp, noise, subject_of
 
 CHECKS_WITH_IMAGES = ("pixel_recovery", "planted_deletion", "class_contrast", "sign", "complexity")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pages
-import project
 import pytest
 
 from saliency_checks.report import json as json_report
+
+import project
 
 
 def test_workers_send_images_curves_and_commands_to_the_page(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def _note(repeated: float) -> str:
     bound=">= 0.50",
     needs={"randomization"},
     n=64,
+    extra=lambda draw: draw.redraws * randomization.MOST_BLOCKS + 1,
     shows=same_images,
     reference="Adebayo et al. 2018, section 3.1; signed maps, fixed class and all steps: Sixt et al. 2020, Binder 2023",
     meaning="the map hardly moves although the model's weights were drawn again",

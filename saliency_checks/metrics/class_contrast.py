@@ -30,6 +30,7 @@ def _asked_first(method: Method, subject: Subject, draw: Draw, group: int) -> Sh
     bound=">= 0.70",
     needs={"contrast"},
     n=96,
+    extra=lambda draw: 2,
     shows=_asked_first,
     reference="Yona & Greenfeld 2021 (two labellings of one image); Sixt et al. 2020 (random-logit test)",
     meaning="the map does not depend on the class that it is asked to explain, or points at the wrong one",

@@ -13,6 +13,7 @@ from saliency_checks.subject import Subject
     bound=">= 0.50",
     needs={"randomization"},
     n=64,
+    extra=lambda draw: draw.redraws * randomization.MOST_BLOCKS + 1,
     shows=same_images,
     reference="Adebayo et al. 2018, section 3.2",
     meaning="the map hardly moves although one layer's weights were drawn again",
