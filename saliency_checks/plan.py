@@ -28,7 +28,7 @@ def cells_of(items: Iterable[Any]) -> list[Cell]:
     """The cells among the tests that were collected; of ``parametrize_with_checks`` too."""
     found = []
     for item in items:
-        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
+        case: Any = getattr(getattr(item, "callspec", None), "params", {}).get("case")
         if cell := cell_of(item.nodeid):
             found.append(cell)
         elif hasattr(case, "check") and hasattr(case, "method"):
@@ -64,5 +64,5 @@ def lines(cells: Iterable[Cell], profile: str) -> Iterator[str]:
         yield f"{method:{wide[0]}}  {subject:{wide[1]}}  {span:15}  {', '.join(sorted(checks))}"
     least, most = (sum(getattr(c, end) for c in costs.values()) for end in ("least", "most"))
     count = sum(map(len, groups.values()))
-    yield f"{count} cells, {least} to {most} explanations: more where a verdict stays open, and on replicas of a subject"
-    yield "controls come on top, once per subject; saliency-checks list methods --verbose measures passes per explanation"
+    yield f"{count} cells, {least} to {most} explanations (at most: open verdicts, replicas of subjects)"
+    yield "controls come on top, once per subject; passes per explanation: saliency-checks list methods --verbose"

@@ -438,7 +438,8 @@ class _Collector:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         wanted = settings(self.config)
-        if self.config.option.collectonly or not (self.report.rows or collects_checks(self.config)):
+        no_run = self.config.option.collectonly or self.config.option.saliency_dry_run
+        if no_run or not (self.report.rows or collects_checks(self.config)):
             return
         from saliency_checks.report import json as json_report
 
