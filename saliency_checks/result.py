@@ -132,7 +132,8 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy's and torch's
         return plain(value.tolist()) if math.prod(value.shape) <= LONGEST_DETAIL else None
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        rounded = float(f"{value:.{DIGITS}g}")  # the largest numbers round to infinity
+        return rounded if math.isfinite(rounded) else None
     if isinstance(value, Mapping):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, Sequence | set | frozenset) and len(value) <= LONGEST_DETAIL:

@@ -31,7 +31,8 @@ a { color: var(--accent); } [hidden] { display: none !important; }
 #filters button { font: inherit; font-size: .95rem; padding: .3rem .5rem; border: 1px solid var(--line);
   border-radius: 5px; background: var(--sheet); color: var(--ink); min-width: 9rem; } #filters button { min-width: 0; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--sheet); }
-table { border-collapse: collapse; } .wide table { min-width: 100%; }
+table { border-collapse: collapse; } 
+.wide table { border-collapse: separate; border-spacing: 0; min-width: 100%; }
 th { font-weight: 600; text-align: left; font-size: .85rem; } .matrix th, .matrix td { padding: .3rem .35rem;
   border-bottom: 1px solid var(--line); vertical-align: top; } .matrix thead th { vertical-align: bottom;
   line-height: 1.2; min-width: 5.6rem; font-size: .78rem; } .matrix tr:last-child > * { border-bottom: 0; }
@@ -92,6 +93,7 @@ pre, code { font: .84rem/1.45 ui-monospace, monospace; } pre { background: var(-
   border-radius: 6px; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; }
 .numbers-table td, .numbers-table th { padding: .15rem .6rem; font-variant-numeric: tabular-nums; }
 .changes td, .changes th { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
+.changes td { white-space: nowrap; } .changes td:last-child { white-space: normal; min-width: 15rem; }
 .worse { color: var(--fail); font-weight: 600; } .better { color: var(--pass); font-weight: 600; }
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--sheet); color: var(--ink); padding: 0;
   width: min(60rem, 96vw); max-height: 92vh; } dialog::backdrop { background: #0008; }

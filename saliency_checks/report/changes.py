@@ -11,6 +11,8 @@ from saliency_checks.report import Report, Row
 from saliency_checks.report.status import STATUS
 from saliency_checks.result import Result
 
+NONE = "none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
@@ -34,6 +36,15 @@ class Change:
     @property
     def differs(self) -> bool:
         return bool(self.kind) or self.was != self.now
+
+    @property
+    def is_gone(self) -> bool:
+        return self.now == NONE
+
+    @property
+    def since(self) -> str:
+        """What there was before, in a few letters."""
+        return "new" if self.old is None else f"was {self.was}"
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -66,17 +77,20 @@ def _told(old: Row | None, new: Row | None, checks: Mapping[str, Mapping[str, An
         return "", "new" if new else "no longer there"
     quantile = checks.get(new.result.check, {}).get("quantile")
     found = compare(old.result, new.result, quantile=quantile if isinstance(quantile, float) else None)
+    kind, text = _by_score(found)
+    if old.status == new.status:
+        return kind, text
     order = list(STATUS)
-    step = order.index(new.status) - order.index(old.status)
-    if step:
-        kind = "worse" if step < 0 else "better"
-        return kind, f"{_word(old)} became {_word(new)}{f', {found}' if found else ''}"
-    return _by_score(found)
+    step = order.index(new.result.verdict) - order.index(old.result.verdict)
+    kind = "worse" if step < 0 else "better" if step > 0 else kind  # an excuse alone is no improvement
+    return kind, f"{_word(old)} became {_word(new)}{f', {text}' if found else ''}"
 
 
 def _by_score(found: Difference | None) -> tuple[str, str]:
-    if found is None or found.low <= 0 <= found.high or abs(found.mean) < found.tolerance:
-        return "", f"{found}" if found and found.mean else "as before"
+    if found is None or abs(found.mean) < found.tolerance:
+        return "", "the score as before" if found else "as before"
+    if found.low <= 0 <= found.high:
+        return "", f"{found}: within the noise"
     return ("better" if found.mean > 0 else "worse"), str(found)
 
 
@@ -86,5 +100,5 @@ def _word(row: Row) -> str:
 
 def _short(row: Row | None) -> str:
     if row is None:
-        return "none"
+        return NONE
     return f"{_word(row)}" + ("" if row.result.score is None else f" {row.result.score:.2f}")

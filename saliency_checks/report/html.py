@@ -128,7 +128,7 @@ def _chips(cell: Cell) -> str:
     for i, (row, change) in enumerate(zip(cell.rows, cell.changes, strict=True)):
         result = row.result
         word = STATUS[row.status][0] or row.status
-        was = f'<span class="was">was {e(change.was)}</span>' if change and change.differs else ""
+        was = f'<span class="was">{e(change.since)}</span>' if change and change.differs else ""
         name = f"{result.method}, {result.check}, {result.subject}: {word} {short(result.score)}"
         made.append(
             f'<a class="chip {e(row.status)}{" lead" if i == 0 else ""}" href="#{cell.anchor}" title="{e(name)}"'
@@ -166,7 +166,7 @@ def _changed(found: dict[str, Change]) -> str:
     if not found:
         return ""
     lines = "".join(
-        f'<tr><td><a href="#{e(change.anchor)}">{e(change.key)}</a></td><td>{e(change.was)}</td>'
+        f"<tr><td>{_link(change)}</td><td>{e(change.was)}</td>"
         f'<td>{e(change.now)}</td><td class="{change.kind}">{e(change.told)}</td></tr>'
         for change in moved
     )
@@ -176,6 +176,12 @@ def _changed(found: dict[str, Change]) -> str:
     )
     same = sum(not change.differs for change in found.values())
     return f"<section><h2>What changed</h2>{table if moved else ''}<p>{same} verdicts are as before.</p></section>"
+
+
+def _link(change: Change) -> str:
+    """To the cell, where this run has it."""
+    key = e(change.key).replace("/", "/<wbr>")
+    return key if change.is_gone else f'<a href="#{e(change.anchor)}">{key}</a>'
 
 
 def _cards(report: Report, shown: list[Cell]) -> str:
