@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from saliency_checks.plugin import CHECKS_PACKAGE, PROFILES
@@ -27,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(f"{options.command} knows no {' '.join(rest)}")
     if options.command == "list":
         return _list(options.what, options.verbose)
+    if options.command == "report":
+        return _report(options)
+    if options.command == "baseline":
+        return _baseline(options)
     return _warm(options.profile, options.workers)
 
 
@@ -39,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("methods", nargs="+", metavar="METHOD", help="a registered name or package.module:attribute")
     run.add_argument("--subject", action="append", default=[], metavar="NAME", help="explain this one; repeatable")
     run.add_argument("--profile", choices=PROFILES, help="how much evidence is gathered; default standard")
-    run.add_argument("--report", metavar="FILE.json", help="write all results to this file")
+    run.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json, .html or .md")
     run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
@@ -47,10 +52,67 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "--verbose", action="store_true", help="measure passes per image and memory of each method (half a minute)"
     )
+    _add_report(commands)
+    _add_baseline(commands)
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
     return parser
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser("report", help="make a page of JSON reports; several are merged")
+    report.add_argument("results", nargs="+", metavar="FILE.json", help="what --report FILE.json wrote")
+    report.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.html, .md or .json")
+    report.add_argument("--against", metavar="OLD.json", help="an older run, to be shown beside it")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from saliency_checks.report import BadReport, files, merged
+    from saliency_checks.report import json as json_report
+
+    try:
+        whole = merged(json_report.read(Path(name)) for name in options.results)
+        older = json_report.read(Path(options.against)) if options.against else None
+        files.write(whole, Path(options.output), against=older)
+    except BadReport as error:
+        print(f"saliency-checks: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"{len(whole.rows)} results: {options.output}")
+    return 0
+
+
+def _add_baseline(commands: Any) -> None:
+    made = commands.add_parser("baseline", help="say what a run changed, and accept it into a committed file")
+    made.add_argument("file", metavar="FILE.json", help="the baseline; made when something is accepted")
+    made.add_argument("--from", dest="results", nargs="+", required=True, metavar="RESULTS.json", help="JSON reports")
+    made.add_argument(
+        "--accept", nargs="+", default=[], metavar="KEY", help="check/method/subject; '*' for any letters"
+    )
+    made.add_argument("--prune", action="store_true", help="remove what these results do not hold")
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from saliency_checks import baseline
+    from saliency_checks.report import BadReport, merged
+    from saliency_checks.report import json as json_report
+
+    path = Path(options.file)
+    try:
+        report = merged(json_report.read(Path(name)) for name in options.results)
+        known = baseline.read(path) if path.exists() else baseline.Baseline()
+        print("\n".join([*baseline.told(known, report)] or ["nothing moved"]))
+        if not options.accept and not options.prune:
+            return 0
+        if options.accept and report.incomplete:
+            raise BadReport(f"these results are incomplete ({report.incomplete}): run again before accepting them")
+        made, moved = baseline.accepted(known, report, options.accept, prune=options.prune)
+        baseline.write(made, path)
+    except (BadReport, OSError) as error:
+        print(f"saliency-checks: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"{path}: {len(made.entries)} results, {len(moved)} changed")
+    return 0
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -61,8 +123,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         arguments.append(f"--saliency-method={method}")
     for subject in options.subject:
         arguments.append(f"--saliency-subject={subject}")
-    for flag, value in (("--saliency-profile", options.profile), ("--saliency-report", options.report)):
-        arguments += [f"{flag}={value}"] if value else []
+    arguments += [f"--saliency-profile={options.profile}"] if options.profile else []
+    arguments += [f"--saliency-report={name}" for name in options.report]
     arguments += ["-k", options.keyword] if options.keyword else []
     arguments += ["-n", options.workers] if options.workers else []
     return int(pytest.main([*arguments, *(arg for arg in rest if arg != "--")]))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from saliency_checks import baseline, fixtures, plugin, registry
 from saliency_checks import device as devices
-from saliency_checks import fixtures, plugin, registry
 from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
 from saliency_checks.report import junit
@@ -42,29 +42,51 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
     result = _measure(item, check, explained, chosen.subjects[subject], subject)
     if check != "contract" and _is_breach(result) and _contract_speaks(item, explained, subject):
         result = replace(result, verdict=SKIP, message=f"contract broken, see contract/{method}/{subject}")
-    result = replace(result, message=_again(chosen, plugin.settings(item.config).profile, result))
+    result = _with_command(chosen, plugin.settings(item.config).profile, result)
     expected = "" if item.config.getoption("runxfail") else expected_failure(item.config, check, explained, subject)
-    is_listed = bool(_listed(item.config, check, explained, subject))
-    if result.verdict == PASS and not is_listed and not failure_is_strict(explained, subject):
+    listed = _listed(item.config, check, explained, subject)
+    if result.verdict == PASS and not listed and not failure_is_strict(explained, subject):
         expected = ""
+    if listed and listed.is_over and result.verdict in (FAIL, INCONCLUSIVE):
+        result, expected = _no_longer_excused(result, listed), ""
+    if not expected:  # an expected failure may be as bad as it likes
+        result = _gated(item.config, result)
     record(item, result, expected)
     _conclude(item, result, expected)
 
 
+def _gated(config: pytest.Config, result: Result) -> Result:
+    """A failure where the result is worse than in the baseline of this run."""
+    if not (known := plugin.baseline(config)):
+        return result
+    source = str(plugin.settings(config).baseline)
+    return baseline.gated(known, result, quantile=registry.get("metrics", result.check).quantile, source=source)
+
+
 def expected_failure(config: pytest.Config, check: str, method: Method, subject: str) -> str:
     """Why this cell is known to fail; the ini file comes before what the method itself declares."""
-    return _listed(config, check, method, subject) or method.known_failure(check, subject)
+    listed = _listed(config, check, method, subject)
+    return listed.reason if listed else method.known_failure(check, subject)
 
 
-def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> str:
+def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> plugin.KnownFailure | None:
     entries = plugin.settings(config).expected_failures.items()
-    stated = {(registry.slug(name.rpartition(":")[2]), *where): reason for (name, *where), reason in entries}
-    return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""), "")
+    stated = {(registry.slug(name.rpartition(":")[2]), *where): known for (name, *where), known in entries}
+    return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""))
+
+
+def _no_longer_excused(result: Result, listed: plugin.KnownFailure) -> Result:
+    """Red, even where more images might decide it: the day by which it was to be mended is over."""
+    told = f"  excused  until {listed.until}, which is over: {listed.reason}"
+    head, *rest = result.message.splitlines()
+    return replace(result, verdict=FAIL, message="\n".join([head, told, *rest]))
 
 
 def record(item: pytest.Item, result: Result, expected: str) -> None:
     """Leave the result on the item, as strings: the report carries them from a worker to the controller."""
-    item.user_properties += [(plugin.RESULT, result.to_json()), *junit.properties(result)]
+    item.stash[plugin.EXAMPLES] = result.to_dict().get("examples", [])
+    lean = replace(result, examples=())  # pictures travel apart: user properties also end up in JUnit files
+    item.user_properties += [(plugin.RESULT, lean.to_json()), *junit.properties(result)]
     item.user_properties.append((plugin.DEVICE, item.config.stash.get(_DEVICE, "")))
     if expected:
         item.user_properties.append((plugin.EXPECTED, expected))
@@ -76,6 +98,7 @@ def _measure(item: pytest.Item, check: str, method: Method, spec: Any, subject: 
     wanted = plugin.settings(item.config)
     bound, origin = wanted.bounds.get(check, (None, "default"))
     asked: dict[str, Any] = {"profile": wanted.profile, "seed": wanted.seed, "device": wanted.device, "bound": bound}
+    asked["images"] = wanted.images
     try:
         _prepare_device(item.config)
         with plugin.live(item.config) as progress, fixtures.reporting(progress):
@@ -94,11 +117,12 @@ def _prepare_device(config: pytest.Config) -> None:
         devices.prepare(devices.pick(plugin.settings(config).device), threads=1)
 
 
-def _again(chosen: Selection, profile: str, result: Result) -> str:
-    """The message, with the command that repeats this verdict as this run was asked for it."""
+def _with_command(chosen: Selection, profile: str, result: Result) -> Result:
+    """The result with the command that repeats it as this run was asked for it, also in its message."""
     method, subject = chosen.specs[result.method], chosen.subjects.get(result.subject, result.subject)
     command = f"saliency-checks run {method} --subject {subject} -k {result.check} --profile {profile}"
-    return re.sub(r"saliency-checks run .*", lambda _: command, result.message)
+    message = re.sub(r"saliency-checks run .*", lambda _: command, result.message)
+    return replace(result, message=message, command=command)
 
 
 def _is_breach(result: Result) -> bool:
@@ -161,6 +185,7 @@ class PytestCase(Case):
         given = {"profile": self.profile, **settings}
         result = _measure(self.item, self.check, self.method, self.subject, registry.slug(name), **given)
         mark = self.item.get_closest_marker("xfail")
+        result = result if mark else _gated(self.item.config, result)
         record(self.item, result, mark.kwargs.get("reason", "") if mark else "")
         return result
 

@@ -7,15 +7,21 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saliency_checks import registry
 from saliency_checks.adapters import SUPPLIED
+from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
+from saliency_checks.subject import Subject
 from saliency_checks.verdict import Bound, quantile_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
 
 # More constant or all-zero maps than this are a failure whatever the score is.
 MOST_DEGENERATE = 0.10
@@ -60,6 +66,38 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What was scored: images, their maps, and where the cause is known, its mask.
+
+    Attributes:
+        inputs: (n, C, H, W).
+        maps: (n, H, W).
+        truth: (n, H, W), booleans.
+    """
+
+    inputs: Float[Tensor, "n c h w"]
+    maps: Float[Tensor, "n h w"]
+    truth: Bool[Tensor, "n h w"] | None = None
+
+
+Shows = Callable[[Method, Subject, Draw, int], Shown]  # the last one: index of the group
+
+
+def own_images(method: Method, subject: Subject, draw: Draw, group: int) -> Shown:
+    """The subject's own images, in order; of the replica where the groups are replicas. The maps are cached by now."""
+    members = subject.members(draw.replicas)
+    member = members[group] if group < len(members) else subject
+    n = min(draw.n, *(len(one) for one in members))
+    found = subject_maps(method, member, 0, n, seed=draw.seed)
+    return Shown(inputs=member.inputs[:n], maps=found, truth=None if member.truth is None else member.truth[:n])
+
+
+def same_images(method: Method, subject: Subject, draw: Draw, group: int) -> Shown:
+    """The subject's own images, whatever the group: groups that are scored on the same ones."""
+    return own_images(method, subject, Draw(n=draw.n, seed=draw.seed, replicas=0), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A measurement of one faithfulness property.
 
@@ -74,6 +112,8 @@ class Metric:
         quantile: what is judged is this quantile of the scores per image, and not their mean.
         readings: the score depends on reading a map as signed or as a magnitude.
         n: images at the first look of the standard profile.
+        extra: how many explanations an image takes beside the one of itself, at most: for the plan of a run.
+        shows: gives the images that were scored and their maps, for reports; None where there is no one map each.
         reference: the paper, with its equation or section.
         meaning: what a bad score says about the explanation.
         if_fails: what to look at then, in order.
@@ -92,6 +132,8 @@ class Metric:
     quantile: float | None = None
     readings: bool = False
     n: int = 64
+    extra: Callable[[Draw], int] = lambda draw: 0
+    shows: Shows | None = None
     reference: str = ""
     meaning: str = ""
     if_fails: tuple[str, ...] = ()

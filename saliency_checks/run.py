@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from saliency_checks import registry
 from saliency_checks.explain import BLOCK, ContractError, derive, in_eval_mode
+from saliency_checks.fingerprint import fingerprint
 from saliency_checks.loading import BadSubject, build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import MOST_DEGENERATE, Draw, Metric, Scores
+from saliency_checks.pictures import examples
 from saliency_checks.profile import PROFILES, Profile
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, REPORTED, SKIP, Result
 from saliency_checks.subject import Subject, Unqualified
@@ -85,6 +87,7 @@ def run(
     bound: str | Bound | None = None,
     bound_origin: str = "argument",
     device: str | None = None,
+    images: int = 0,
     progress: Progress | None = None,
 ) -> Result:
     """The verdict of one check on one method and one subject.
@@ -95,6 +98,7 @@ def run(
     Args:
         n: images at the first look instead of the profile's.
         bound: instead of the check's own; gives a verdict on metrics that have none.
+        images: so many worst and best images are kept with their maps, as ``result.examples``.
         progress: called with a short text before every step that may take long.
     """
     metric, explained, chosen = _metric(check), as_method(method), PROFILES[profile]
@@ -109,7 +113,8 @@ def run(
         record = replace(record, subject=judged.name)
         with in_eval_mode(judged.model):
             judged = _applicable(metric, explained, judged)
-            result = _look(metric, explained, judged, chosen, record, limit, n, progress or (lambda text: None))
+            record = replace(record, fingerprint=fingerprint(judged))
+            result = _look(metric, explained, judged, chosen, record, limit, n, images, progress or (lambda text: None))
     except Unqualified as error:
         result = replace(record, message=str(error))
     except BadSubject:
@@ -124,10 +129,10 @@ def run(
 
 def _look(
     metric: Metric, method: Method, subject: Subject, profile: Profile, record: Result, bound: Bound | None,
-    n: int | None, progress: Progress,
+    n: int | None, images: int, progress: Progress,
 ) -> Result:  # fmt: skip
     """Measure and judge; double the images while the verdict is open and there are more."""
-    first = n or BLOCK * max(1, round(metric.n * profile.scale / BLOCK))
+    first = n or first_look(metric, profile)
     readings = _readings(metric, method)
     for look in range(profile.looks):
         draw = Draw(n=first * 2**look, seed=record.seed, redraws=profile.redraws, replicas=profile.replicas)
@@ -143,10 +148,17 @@ def _look(
     controls = _controls(metric, subject, draw, progress)
     result = replace(
         record, verdict=judgement.verdict, score=judgement.score, low=judgement.low, high=judgement.high,
-        n=scores.n, controls=controls, details=scores.details,
+        n=scores.n, controls=controls, details=scores.details, groups=scores.groups,
+        scores=scores.values.mean(1).tolist(),
+        examples=examples(metric, reading, subject, draw, scores, judgement.group, images),
     )  # fmt: skip
     named = "" if len(readings) == 1 else f"read as {'signed' if reading.signed else 'a magnitude'}"
     return replace(result, message=explain_verdict(metric, result, scores, judgement, named))
+
+
+def first_look(metric: Metric, profile: Profile) -> int:
+    """Images that are drawn before the first verdict."""
+    return BLOCK * max(1, round(metric.n * profile.scale / BLOCK))
 
 
 def _readings(metric: Metric, method: Method) -> list[Method]:

@@ -11,6 +11,7 @@ import pytest
 from saliency_checks.report import Report, junit, terminal
 from saliency_checks.report import json as json_report
 from saliency_checks.report.live import Line, Plain
+from saliency_checks.report.status import short
 from saliency_checks.result import Result
 
 CHECKS = (
@@ -132,7 +133,7 @@ def test_the_best_control_of_each_check_is_shown() -> None:
     [(None, ""), (0.934, ".93"), (-0.125, "-.12"), (0.999, "1.00"), (1.0, "1.00"), (12.34, "12.34"), (-3.0, "-3.00")],
 )
 def test_scores_are_short(score: float | None, shown: str) -> None:
-    assert terminal._short(score) == shown
+    assert short(score) == shown
 
 
 def test_reasons_are_told_once_with_their_number() -> None:

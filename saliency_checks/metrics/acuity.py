@@ -49,6 +49,7 @@ def thresholds(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
     better="lower",
     needs={"graded"},
     quantile=RECOVERY,
+    extra=lambda draw: 3 * len(EFFECTS),
     n=32,  # for each of three detectors and each effect
     reference="docs of this project (a graded cause grafted onto the model); detection thresholds: psychophysics",
     meaning="the map finds a cause in this model only where it is large against the model's other evidence",

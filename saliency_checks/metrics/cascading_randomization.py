@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saliency_checks import maps, randomization
 from saliency_checks.explain import BLOCK, derive, explain, subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, same_images
 from saliency_checks.subject import Subject, Unqualified
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def _note(repeated: float) -> str:
     bound=">= 0.50",
     needs={"randomization"},
     n=64,
+    extra=lambda draw: draw.redraws * randomization.MOST_BLOCKS + 1,
+    shows=same_images,
     reference="Adebayo et al. 2018, section 3.1; signed maps, fixed class and all steps: Sixt et al. 2020, Binder 2023",
     meaning="the map hardly moves although the model's weights were drawn again",
     if_fails=(

@@ -8,15 +8,30 @@ import torch
 from saliency_checks import maps
 from saliency_checks.explain import model_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, Shown, metric
 from saliency_checks.metrics.planted_deletion import reading
 from saliency_checks.subject import Subject
+
+
+def _asked_first(method: Method, subject: Subject, draw: Draw, group: int) -> Shown:
+    """The images with two causes and the maps of the first class, whose own site is the truth."""
+    members = subject.members(draw.replicas)
+    n = min(draw.n, *(len(one.contrast.inputs) for one in members if one.contrast))
+    contrast = members[group].contrast
+    assert contrast is not None
+    found = model_maps(
+        method, members[group], members[group].model, contrast.inputs, contrast.targets[:, 0], 0, n,
+        seed=draw.seed, stream="contrast 0",
+    )  # fmt: skip
+    return Shown(inputs=contrast.inputs[:n], maps=found, truth=contrast.sites[:n, 0])
 
 
 @metric(
     bound=">= 0.70",
     needs={"contrast"},
     n=96,
+    extra=lambda draw: 2,
+    shows=_asked_first,
     reference="Yona & Greenfeld 2021 (two labellings of one image); Sixt et al. 2020 (random-logit test)",
     meaning="the map does not depend on the class that it is asked to explain, or points at the wrong one",
     if_fails=(

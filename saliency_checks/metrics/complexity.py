@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from saliency_checks import maps
 from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, same_images
 from saliency_checks.subject import Subject
 
 # Above: the same everywhere, up to a trace. Noise has .96, gradients .80 to .94, class activation maps up to .99.
@@ -45,6 +45,7 @@ def entropy(method: Method, subject: Subject, draw: Draw) -> Scores:
     bound=">= 0.90",
     binary=True,
     n=96,
+    shows=same_images,
     reference="Bhatt et al. 2020, equation 5; only degeneracy: entropies of methods and of noise overlap",
     meaning="the map is the same everywhere: it distinguishes nothing",
     if_fails=("is the map constant, all zero, or flattened by a normalisation?", "is the gradient detached?"),

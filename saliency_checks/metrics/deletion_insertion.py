@@ -10,7 +10,7 @@ from torch import Tensor
 from saliency_checks import maps, registry
 from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, same_images
 from saliency_checks.perturbation import Curve, area, curve, random_curves, scaled, whole
 from saliency_checks.perturbation.units import blocks
 from saliency_checks.subject import Subject
@@ -71,6 +71,7 @@ def best_control(subject: Subject, n: int, seed: int, settings: Curve) -> tuple[
     needs={"natural"},
     readings=True,
     n=96,
+    shows=same_images,
     reference="Samek et al. 2017; Petsiuk et al. 2018; both sides: Bluecher et al. 2024 (SRG)",
     meaning="the map tells what the model needs no better than a random order, or than a map that never saw the model",
     if_fails=(

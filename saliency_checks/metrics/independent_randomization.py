@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saliency_checks import randomization
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, same_images
 from saliency_checks.metrics.cascading_randomization import randomization_scores
 from saliency_checks.subject import Subject
 
@@ -13,6 +13,8 @@ from saliency_checks.subject import Subject
     bound=">= 0.50",
     needs={"randomization"},
     n=64,
+    extra=lambda draw: draw.redraws * randomization.MOST_BLOCKS + 1,
+    shows=same_images,
     reference="Adebayo et al. 2018, section 3.2",
     meaning="the map hardly moves although one layer's weights were drawn again",
     if_fails=(

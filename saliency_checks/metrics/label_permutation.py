@@ -24,6 +24,7 @@ def twins_of(subject: Subject) -> Twins:
     bound=">= 0.10",
     needs={"twins"},
     n=96,
+    extra=lambda draw: 4,  # two twins of the task, two of permuted labels
     reference="Adebayo et al. 2018, section 3.3 (data randomisation), against same-task twins as the ceiling",
     meaning="a model that learned permuted labels is explained as one that learned the true ones",
     if_fails=(

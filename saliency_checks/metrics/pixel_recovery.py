@@ -11,7 +11,7 @@ from torch import Tensor
 from saliency_checks import maps
 from saliency_checks.explain import generator, subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, own_images
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def beats_decoys(
     needs={"truth"},
     binary=True,
     n=96,
+    shows=own_images,
     reference="Yasin, Hare, Marcu 2024 (one discriminative pixel); decoys: docs of this project",
     meaning="the map ranks a pixel that the model does not use above the one that alone decides the class",
     if_fails=(

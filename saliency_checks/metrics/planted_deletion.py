@@ -16,7 +16,7 @@ from torch import Tensor
 from saliency_checks import maps
 from saliency_checks.explain import generator, subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, own_images
 from saliency_checks.perturbation import local_mean, outputs
 from saliency_checks.subject import Subject, Unqualified
 
@@ -97,6 +97,7 @@ def reading(attributions: Float[Tensor, "n h w"], method: Method) -> Float[Tenso
     needs={"deletion"},
     readings=True,
     n=96,
+    shows=own_images,
     reference="Samek et al. 2017 (perturbation curves), on a cause known by construction",
     meaning="deleting what the map ranks first does not take away the cause of the class",
     if_fails=(

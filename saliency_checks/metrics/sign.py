@@ -7,7 +7,7 @@ import numpy as np
 from saliency_checks import maps
 from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.metric import Draw, Scores, metric, own_images
 from saliency_checks.subject import Subject
 
 
@@ -22,6 +22,7 @@ def _only_signed(method: Method) -> str:
     needs={"removal"},
     applies=_only_signed,
     n=96,
+    shows=own_images,
     reference="Ancona et al. 2018, section 2 (contributions); sign by construction",
     meaning="the map says that the cause of the class speaks against it",
     if_fails=(

@@ -1,12 +1,18 @@
-"""Report: Results by key ``check/method/subject``, as a table, as JSON and as JUnit properties."""
+"""Report: Results by key ``check/method/subject``, as a table, as JSON, HTML, Markdown and JUnit properties."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, Result
 
 XFAIL, XPASS = "xfail", "xpass"
+
+
+class BadReport(ValueError):
+    """A report that cannot be read or merged; one sentence says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +34,27 @@ class Row:
 
 @dataclass
 class Report:
-    """Everything that was measured in one run."""
+    """Everything that was measured in one run.
+
+    Attributes:
+        rows: by key ``check/method/subject``.
+        devices: where it was measured.
+        environment: versions, profile and seed, as in JSON; filled when the run ends.
+        checks: what each check measures and means: ``summary``, ``meaning``, ``if_fails``, ``reference``, ``better``.
+        incomplete: why there are fewer results than were asked for; "" where all are there.
+    """
 
     rows: dict[str, Row] = field(default_factory=dict)
     devices: set[str] = field(default_factory=set)
+    environment: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    incomplete: str = ""
 
     def add(self, result: Result, *, expected: str = "") -> None:
         self.rows[result.key] = Row(result=result, expected=expected)
 
-    def add_json(self, text: str, *, expected: str = "") -> None:
-        self.add(Result.from_json(text), expected=expected)
+    def add_json(self, text: str, *, expected: str = "", examples: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.add(replace(Result.from_json(text), examples=examples), expected=expected)
 
     def add_error(self, check: str, method: str, subject: str, *, message: str) -> None:
         """A cell that died before it had a result."""
@@ -49,3 +66,29 @@ class Report:
 
     def having(self, *statuses: str) -> list[Row]:
         return [row for row in self.sorted_rows if row.status in statuses]
+
+
+def merged(reports: Iterable[Report]) -> Report:
+    """One report of several: the shards of a matrix.
+
+    Raises:
+        BadReport: two of them hold different results for one cell.
+    """
+    whole = Report()
+    for report in reports:
+        for key, row in report.rows.items():
+            if key in whole.rows and whole.rows[key] != row and _unlike(whole.rows[key].result, row.result):
+                raise BadReport(f"two different results for {key}: merge reports of different cells, or of one run")
+            whole.rows[key] = row
+        whole.devices |= report.devices
+        whole.checks.update(report.checks)
+        whole.incomplete = whole.incomplete or report.incomplete
+        for name, value in report.environment.items():
+            known = whole.environment.setdefault(name, value)
+            if known != value and str(value) not in str(known).split(" | "):
+                whole.environment[name] = f"{known} | {value}"
+    return whole
+
+
+def _unlike(first: Result, second: Result) -> bool:
+    return (first.verdict, first.score, first.n, first.seed) != (second.verdict, second.score, second.n, second.seed)

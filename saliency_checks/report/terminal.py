@@ -5,36 +5,32 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saliency_checks.report import XFAIL, XPASS, Report, Row
-from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, REPORTED, SKIP, Result
+from saliency_checks.report.status import NAMES, STATUS, badness, short
+from saliency_checks.result import INCONCLUSIVE, SKIP, Result
+
+if TYPE_CHECKING:
+    from saliency_checks.baseline import Standing
 
 Line = list[tuple[str, dict[str, Any]]]  # pieces of text with the markup that pytest's writer takes
 
-# Worst first; what a cell says, and how it looks.
-STATUS: dict[str, tuple[str, dict[str, Any]]] = {
-    ERROR: ("ERROR", {"red": True, "bold": True}),
-    FAIL: ("FAIL", {"red": True}),
-    XPASS: ("XPASS", {"red": True}),
-    INCONCLUSIVE: ("open", {"yellow": True}),
-    XFAIL: ("xfail", {"yellow": True}),
-    PASS: ("pass", {"green": True}),
-    REPORTED: ("", {}),
-    SKIP: ("skip", {"light": True}),
-}
 NARROW, WIDE = 10, 14  # columns of a check: "xfail .12" and a gap; most of the long words
 MORE = "the interval holds the bound; more images (--saliency-profile thorough) may decide it"
 BEST = "best control"
+MOST_KEYS = 12
 
 
-def summary(report: Report, *, width: int, report_file: str = "") -> Iterator[Line]:
+def summary(
+    report: Report, *, width: int, report_file: str = "", notes: Iterable[tuple[str, str]] = ()
+) -> Iterator[Line]:
     """Lines of at most ``width`` columns, as far as names allow."""
     yield from _matrix(report, width)
     wrap = textwrap.TextWrapper(max(40, width - 15), break_on_hyphens=False, break_long_words=False).wrap
-    for title, text in _notes(report, report_file):
+    for title, text in (*notes, *_notes(report, report_file)):
         for i, line in enumerate(wrap(text)):
             yield [(f"{title if i == 0 else '':13}", {"bold": True}), (f"  {line}", {})]
 
@@ -54,7 +50,7 @@ def _matrix(report: Report, width: int) -> Iterator[Line]:
             yield [(" " * margin + "".join(f"{part:{column}}" for part in head).rstrip(), {"bold": True})]
         for method in methods:
             yield [(f"{method:{margin}}", {}), *(_cell(rows, check, method, column) for check in block)]
-        best = [_short(_best_control(rows, check)) for check in block]
+        best = [short(_best_control(rows, check)) for check in block]
         if any(best):
             cells = "".join(f"{score:>{NARROW - 1}}".ljust(column) for score in best)
             yield [(f"{BEST:{margin}}{cells.rstrip()}", {"light": True})]
@@ -77,25 +73,10 @@ def _cell(rows: list[Row], check: str, method: str, column: int) -> tuple[str, d
     here = [row for row in rows if row.result.check == check and row.result.method == method]
     if not here:
         return " " * column, {}
-    worst = min(here, key=_badness)
+    worst = min(here, key=badness)
     word, markup = STATUS[worst.status]
-    score = _short(worst.result.score)
+    score = short(worst.result.score)
     return f"{word}{score:>{NARROW - 1 - len(word)}}".ljust(column), markup
-
-
-def _badness(row: Row) -> tuple[int, float]:
-    """Sorts the worst verdict first, and among equals the worst score."""
-    score = row.result.score or 0.0
-    return list(STATUS).index(row.status), score if row.result.better == "higher" else -score
-
-
-def _short(score: float | None) -> str:
-    """A number in four columns: .93, -.12, 1.00, 12.3."""
-    if score is None:
-        return ""
-    if abs(score) < 9.995:
-        return f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 0.995 else f"{score:.2f}"
-    return f"{score:.4g}" if abs(score) < 1000 else f"{score:.0e}"
 
 
 def _best_control(rows: list[Row], check: str) -> float | None:
@@ -120,6 +101,15 @@ def _notes(report: Report, report_file: str) -> Iterator[tuple[str, str]]:
         yield "report", report_file
 
 
+def standing(found: Standing, *, strict: bool) -> Iterator[tuple[str, str]]:
+    """What the baseline lacks, and what it holds that is no longer measured."""
+    red = " (this fails the run)" if strict else ""
+    for title, what, keys in (("new", "not in the baseline", found.new), ("stale", "no longer measured", found.stale)):
+        if keys:
+            more = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+            yield title, f"{what}{red}: {', '.join(keys[:MOST_KEYS])}{more}"
+
+
 def _grouped(rows: list[Row]) -> Iterator[str]:
     found = Counter((f"{row.result.method}/{row.result.check}", row.expected) for row in rows)
     for (cell, reason), count in sorted(found.items()):
@@ -134,5 +124,4 @@ def _advice(result: Result) -> str:
 
 def _counts(report: Report) -> dict[str, int]:
     found = Counter(row.status for row in report.sorted_rows)
-    names = {XFAIL: "expected failures", XPASS: "unexpected passes", SKIP: "skipped", INCONCLUSIVE: "open"}
-    return {names.get(status, status): found[status] for status in STATUS if found[status]}
+    return {NAMES.get(status, status): found[status] for status in STATUS if found[status]}

@@ -1,0 +1,97 @@
+"""Expected failures of the ini file: a reason, perhaps a last day; what they excuse and what not. The dry run."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from saliency_checks import plugin
+from saliency_checks.plan import cost
+from saliency_checks.profile import PROFILES
+
+import project
+
+INI = """[pytest]
+saliency_expected_failures =
+    mine:same/complexity: {reason}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "until"),
+    [
+        ("ig/sign: it is unsigned", "it is unsigned", None),
+        ("ig/sign/tiny: it is unsigned until 2027-06-30", "it is unsigned", date(2027, 6, 30)),
+        ("mine:ig/sign: fixed soon, until 2027-06-30", "fixed soon", date(2027, 6, 30)),
+        ("ig/sign: wrong until we know until 2027-06-30", "wrong until we know", date(2027, 6, 30)),
+        ("ig/sign: not mended until later", "not mended until later", None),
+    ],
+)
+def test_an_entry_has_a_reason_and_perhaps_a_last_day(line: str, reason: str, until: date | None) -> None:
+    (known,) = plugin._expected_failures([line]).values()
+    assert (known.reason, known.until) == (reason, until)
+    assert not known.is_over
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ig/sign", "cannot be read"),
+        ("ig: why", "cannot be read"),
+        ("ig/sign:", "no reason"),
+        ("ig/sign: until 2027-06-30", "no reason"),
+        ("ig/sign: why until 2027-02-30", "2027-02-30, which is no day"),
+    ],
+)
+def test_an_entry_without_reason_or_day_is_refused(line: str, words: str) -> None:
+    with pytest.raises(pytest.UsageError, match=words):
+        plugin._expected_failures([line])
+
+
+def test_two_entries_of_one_cell_are_refused() -> None:
+    with pytest.raises(pytest.UsageError, match="second entry"):
+        plugin._expected_failures(["ig/sign: one", "ig/sign: two"])
+
+
+def test_the_last_day_itself_still_counts() -> None:
+    assert not plugin.KnownFailure("x", date.today()).is_over
+    assert plugin.KnownFailure("x", date(2020, 1, 1)).is_over
+
+
+FAILS = """
+def same(model, inputs, targets):
+    import torch
+    return torch.ones_like(inputs)
+"""
+
+
+@pytest.mark.parametrize(("day", "verdict"), [("2999-01-01", "xfailed"), ("2020-01-01", "failed")])
+def test_past_its_day_an_expected_failure_is_red(day: str, verdict: str, tmp_path: Path) -> None:
+    ini = INI.format(reason=f"a constant map until {day}")
+    project.write(tmp_path, {"mine.py": FAILS, "pytest.ini": ini})
+    run = project.check_in(tmp_path, "same", checks="complexity")
+    assert run.count(verdict) == 1, run.output
+    assert ("until 2020-01-01, which is over: a constant map" in run.output) == (verdict == "failed")
+
+
+def test_a_dry_run_prints_the_plan_and_neither_builds_nor_writes(tmp_path: Path) -> None:
+    broken = project.CONFTEST.replace("torch.manual_seed(0)", "raise RuntimeError('was built')")
+    project.write(tmp_path, {"conftest.py": broken})
+    run = project.check_in(tmp_path, "good", "crash", also=("-n2", "--saliency-dry-run"))
+    assert run.code == pytest.ExitCode.OK, run.output
+    assert "was built" not in run.output
+    lines = [line.split() for line in run.output.splitlines() if " tiny " in line]
+    assert [line[0] for line in lines] == ["crash", "good"]
+    assert all(line[-2:] == ["complexity,", "contract"] for line in lines)
+    assert "4 cells" in run.output
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_plan_counts_shared_maps_once_and_grows_with_the_profile() -> None:
+    quick, thorough = PROFILES["quick"], PROFILES["thorough"]
+    one, two = cost(["complexity"], quick), cost(["complexity", "pixel_recovery"], quick)
+    assert one == two
+    assert cost(["complexity", "cascading_randomization"], quick).least > 10 * one.least
+    assert cost(["complexity"], thorough).most > one.most > one.least

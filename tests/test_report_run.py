@@ -1,0 +1,55 @@
+"""Reports of real runs: across workers, with images, interrupted, on a disk that takes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pages
+import pytest
+
+from saliency_checks.report import json as json_report
+
+import project
+
+
+def test_workers_send_images_curves_and_commands_to_the_page(tmp_path: Path) -> None:
+    project.write(tmp_path)
+    run = project.check_in(
+        tmp_path, "good", "crash", checks="complexity or deletion_insertion",
+        also=("-n2", "--saliency-report=out.html", "--saliency-report=out.md", "--junitxml=out.xml"),
+    )  # fmt: skip
+    assert run.code == pytest.ExitCode.TESTS_FAILED, run.output
+    found = json_report.read(tmp_path / "out.json")
+    good = found.rows["complexity/good/tiny"].result
+    assert len(good.examples) == 4
+    assert len(good.scores[0]) == good.n
+    assert set(good.fingerprint) == {"data", "model"}
+    assert good.command == "saliency-checks run mine:good --subject tiny -k complexity --profile quick"
+    assert set(found.rows["deletion_insertion/good/tiny"].result.details) >= {"fractions", "curves"}
+    assert found.checks["complexity"]["meaning"]
+    page = pages.Page((tmp_path / "out.html").read_text("utf-8"))
+    assert {(c["data-method"], c["data-status"]) for c in page.all("a", "chip")} >= {("crash", "error")}
+    assert len(page.all("img")) == 2 * 2 * 4
+    assert "**ERROR**" in (tmp_path / "out.md").read_text("utf-8")
+    assert good.examples[0]["input"] not in (tmp_path / "out.xml").read_text("utf-8")
+
+
+def test_a_run_that_is_cut_short_says_so_in_its_report(tmp_path: Path) -> None:
+    project.write(
+        tmp_path, {"mine.py": project.METHODS + "\ndef stop(model, inputs, targets):\n    raise KeyboardInterrupt\n"}
+    )
+    run = project.check_in(tmp_path, "good", "stop", checks="complexity")
+    assert run.code == pytest.ExitCode.INTERRUPTED, run.output
+    found = json_report.read(tmp_path / "out.json")
+    assert found.incomplete == "the run was interrupted"
+    assert set(found.rows) == {"complexity/good/tiny"}
+    assert found.rows["complexity/good/tiny"].result.examples == ()  # no page, no images
+
+
+def test_a_report_that_cannot_be_written_is_an_error_and_hides_no_verdict(tmp_path: Path) -> None:
+    project.write(tmp_path)
+    (tmp_path / "file").write_text("")
+    run = project.check_in(tmp_path, "good", checks="complexity", also=("--saliency-report=file/out.html",))
+    assert run.code == pytest.ExitCode.INTERNAL_ERROR, run.output
+    assert "NOT WRITTEN" in run.output
+    assert "1 passed" in run.output
