@@ -54,7 +54,7 @@ def subject(side: int = 224) -> Subject:
 
 
 def lite0_112() -> Subject:
-    """At half the size, for what takes many passes; explained for the class that it predicts: it is right on 9 of 20."""
+    """At half the size, for what takes many passes, and the class that it predicts (the right one on 9 of 20)."""
     images, _ = photos(112)
     with torch.no_grad():
         return Subject(lite0(), images, lite0()(images).argmax(1), name="lite0_112")

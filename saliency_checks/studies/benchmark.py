@@ -140,9 +140,9 @@ def _passes(cell: Cell, images: int, planned: set[Any]) -> int:
     """What is not planned yet, the explanations not counted; a score without a plan counts its draws."""
     plan = getattr(cell.metric.settings, "plan", None)
     if plan is None:
-        return images * getattr(cell.metric.settings, "draws", 1)
+        return images * int(getattr(cell.metric.settings, "draws", 1))
     parts = {part if part.shared else (cell.method.name, part): part for part in plan.parts}
-    steps = sum(part.steps for key, part in parts.items() if (key, cell.repeat) not in planned)
+    steps: int = sum(part.steps for key, part in parts.items() if (key, cell.repeat) not in planned)
     planned |= {(key, cell.repeat) for key in parts}
     return images * steps
 
