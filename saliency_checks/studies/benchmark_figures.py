@@ -25,7 +25,7 @@ def _superiority(file: Path, subject: str, found: list[Scored], answers: dict[st
     methods = sorted({row["method"] for row in answers["superiority"]})
     cells = {(r["metric"], r["method"]): r["superiority"] for r in answers["superiority"] if r["beats_random"]}
     values = np.array([[cells.get((metric, method), np.nan) for method in methods] for metric in metrics])
-    size = (2.8 + 0.42 * len(methods), 1.9 + 0.28 * len(metrics))
+    size = (1.0 + 0.5 * len(methods), 0.8 + 0.34 * len(metrics))
     with figure(file, size=size) as (_, axes):
         heatmap(axes[0, 0], 100 * values, metrics, methods, low=50, high=100, form=".0f")
         axes[0, 0].set_title(
@@ -37,7 +37,7 @@ def _agreement(file: Path, subject: str, found: list[Scored], answers: dict[str,
     rows = sorted((r for r in answers["agreement"] if r["alpha"] == r["alpha"]), key=lambda row: row["alpha"])
     if not rows:
         return
-    with figure(file, size=(6.0, 1.2 + 0.24 * len(rows))) as (_, axes):
+    with figure(file, size=(5.0, 0.9 + 0.3 * len(rows))) as (_, axes):
         axes[0, 0].barh([row["metric"] for row in rows], [row["alpha"] for row in rows], color=COLOURS[0], height=0.7)
         axes[0, 0].axvline(0, color="0.3", linewidth=0.8)
         axes[0, 0].set(
@@ -54,7 +54,7 @@ def _correlation(file: Path, subject: str, found: list[Scored], answers: dict[st
     for row in answers["correlation"]:
         i, j = metrics.index(row["metric"]), metrics.index(row["other"])
         values[i, j] = values[j, i] = row["spearman"]
-    side = 2.6 + 0.4 * len(metrics)
+    side = 1.2 + 0.46 * len(metrics)
     with figure(file, size=(side, side)) as (_, axes):
         heatmap(axes[0, 0], values, metrics, metrics, low=-1, high=1, colours=DIVERGING)
         axes[0, 0].set_title(f"{subject}: do two metrics prefer the same images?\nSpearman, mean over methods")
@@ -63,15 +63,14 @@ def _correlation(file: Path, subject: str, found: list[Scored], answers: dict[st
 def _clusters(file: Path, subject: str, found: list[Scored], answers: dict[str, Rows]) -> None:
     from scipy.cluster import hierarchy
 
-    usable = [scored for scored in found if scored.methods == found[0].methods]
-    joined = (
-        statistics.linkage(np.array([np.nanmedian(scored.signed, axis=1) for scored in usable])) if usable else None
-    )
+    shared = sorted(set.intersection(*(set(scored.methods) for scored in found)))
+    medians = [np.nanmedian(scored.signed[[scored.methods.index(m) for m in shared]], axis=1) for scored in found]
+    joined = statistics.linkage(np.array(medians)) if len(shared) > 2 else None
     if joined is None:
         return
-    with figure(file, size=(6.4, 1.2 + 0.26 * len(usable))) as (_, axes):
+    with figure(file, size=(5.0, 0.9 + 0.3 * len(found))) as (_, axes):
         hierarchy.dendrogram(
-            joined, labels=[scored.metric for scored in usable], orientation="left", ax=axes[0, 0], color_threshold=0,
+            joined, labels=[scored.metric for scored in found], orientation="left", ax=axes[0, 0], color_threshold=0,
             above_threshold_color=COLOURS[0],
         )  # fmt: skip
         axes[0, 0].tick_params(labelsize=8)
