@@ -54,7 +54,7 @@ double = counted("double", lambda m: 2 * m)
 def broken(model, inputs, targets):
     raise RuntimeError("boom")
 """
-QUICK = ("deletion@attribench", "sensitivity_n@attribench", "irof@segments=grid,count=9,random_orders=2")
+QUICK = ("deletion@attribench", "sensitivity_n@attribench", "insertion@attribench")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_adding_a_method_or_a_metric_measures_only_the_new(project: Path) -> Non
     assert calls(project) == {"double"}
     cli.main(arguments(out, "wrong", metrics=QUICK[:1]))
     assert calls(project) == {"wrong"}
-    cli.main(arguments(out, "right", "double", metrics=(*QUICK, "insertion@attribench")))
+    cli.main(arguments(out, "right", "double", metrics=(*QUICK, "deletion@attribench_lerf")))
     assert calls(project) == {"right", "double"}
     counts: dict[str, int] = {}
     for row in rows(out / "scores.parquet"):
