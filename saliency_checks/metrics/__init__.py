@@ -24,6 +24,7 @@ from saliency_checks.metrics import (  # noqa: F401
     localisation_error,
     minimal_subset,
     monotonicity_correlation,
+    mprt,
     parameter_randomization,
     pixel_recovery,
     planted_deletion,
