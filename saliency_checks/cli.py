@@ -1,4 +1,4 @@
-"""The command ``saliency-checks``: pytest with flags, a list of names, and the training of the embedded subjects."""
+"""The command ``saliency-checks``: pytest with flags, lists of names, training of the embedded subjects, studies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saliency_checks.plugin import CHECKS_PACKAGE, PROFILES
+from saliency_checks.studies import STUDIES
 
 USAGE_ERROR = 4  # as pytest's own
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, rest)
     if rest:
         _parser().error(f"{options.command} knows no {' '.join(rest)}")
+    if options.command == "study":
+        return _study(options.name, options.arguments)
     if options.command == "list":
         return _list(options.what, options.verbose)
     return _warm(options.profile, options.workers)
@@ -50,7 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
+    study = commands.add_parser("study", help="repeat a published experiment: tables and figures")
+    study.add_argument("name", choices=tuple(STUDIES), metavar="NAME", help=", ".join(STUDIES))
+    study.add_argument("arguments", nargs=argparse.REMAINDER, help="--out DIR and more, see study NAME --help")
     return parser
+
+
+def _study(name: str, arguments: list[str]) -> int:
+    from saliency_checks import studies
+
+    return studies.run(name, _Parser(prog=f"saliency-checks study {name}", allow_abbrev=False), arguments)
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:

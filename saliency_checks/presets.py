@@ -57,6 +57,8 @@ def _infidelity(kind: str) -> Preset:
     return Preset(source=_ATTRIBENCH, settings=settings)
 
 
+# The originals take the length over channels as well; here a map has one value per pixel.
+_NEAR = {"in_spreads": False, "same_class": False}
 _MASK = {"imputer": "black", "scaling": "range"}
 _SUBSETS = {"imputer": "black", "reading": "signed", "sizes": _steps(0.1, 0.5, 10), "draws": 100}
 
@@ -121,6 +123,32 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
         "saliencysense": Preset(
             source=f"{_SALIENCYSENSE}, through Quantus: groups of 32 rows of one channel at 224 pixels, three channels",
             settings={"unit": "channel", "groups": 21, "draws": 10, "output": "probability"},
+        )
+    },
+    "max_sensitivity": {
+        "attribench": Preset(source=_ATTRIBENCH, settings={**_NEAR, "draws": 50, "norm": "peak"}),
+        "saliencysense": Preset(source=f"{_SALIENCYSENSE}, through Quantus", settings={**_NEAR, "radius": 0.2}),
+        "captum": Preset(source="Yeh et al. 2019, captum 0.9.0", settings={**_NEAR, "radius": 0.02}),
+    },
+    "average_sensitivity": {
+        "saliencysense": Preset(source=f"{_SALIENCYSENSE}, through Quantus", settings={**_NEAR, "radius": 0.2})
+    },
+    "parameter_randomization": {"attribench": Preset(source=_ATTRIBENCH, settings={"redraws": 1})},
+    "impact_coverage": {"attribench": Preset(source=_ATTRIBENCH)},
+    "pointing_game": {
+        "saliencysense": Preset(source=_SALIENCYSENSE),
+        "excitation_backprop": Preset(
+            source="Zhang et al. 2018, Excitation backprop, section 4.1: 15 of 224 pixels", settings={"tolerance": 15.0}
+        ),
+    },
+    "localisation_error": {"saliencysense": Preset(source=f"{_SALIENCYSENSE}, with LE and OM under their own names")},
+    "localisation_error_top1": {
+        "saliencysense": Preset(source=f"{_SALIENCYSENSE}, with LE and OM under their own names")
+    },
+    "effective_complexity": {
+        "saliencysense": Preset(
+            source=f"{_SALIENCYSENSE}, through Quantus",
+            settings={"threshold": 1e-5, "of_largest": False, "in_pixels": True},
         )
     },
     "diffid": {

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 )
 def axioms(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Share of the axioms that the method claims which hold on every network drawn; all others are measured."""
-    sizes, passes = workable(method)
-    networks = affordable(draw.n, passes)
-    found = {
-        axiom: smallest(method, axiom, sizes, networks=networks, seed=draw.seed, thorough=axiom in method.claims)
-        for axiom in LAWS
-    }
+    found, networks = measured(method, draw)
     note = "\n".join(_line(axiom, axiom in method.claims, example) for axiom, example in found.items())
     note += f"\non up to {networks} networks for each axiom"
     claimed = [axiom for axiom in LAWS if axiom in method.claims]
@@ -53,6 +48,17 @@ def axioms(method: Method, subject: Subject, draw: Draw) -> Scores:
         values=kept[None, None],
         details={"note": note, "paste": _paste(claimed, found), "counterexamples": code},
     )
+
+
+def measured(method: Method, draw: Draw) -> tuple[dict[str, Example | None], int]:
+    """The smallest example found against each axiom, or None where it held; and on how many networks."""
+    sizes, passes = workable(method)
+    networks = affordable(draw.n, passes)
+    found = {
+        axiom: smallest(method, axiom, sizes, networks=networks, seed=draw.seed, thorough=axiom in method.claims)
+        for axiom in LAWS
+    }
+    return found, networks
 
 
 def _line(axiom: str, is_claimed: bool, example: Example | None) -> str:

@@ -12,6 +12,7 @@ from saliency_checks.explain import subject_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.perturbation import Curve, area, curve, random_curves, scaled, whole
+from saliency_checks.perturbation.units import blocks
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -103,6 +104,9 @@ def one_side(method: Method, subject: Subject, draw: Draw, settings: Curve) -> S
 
 def scored(values: Float[Tensor, " n"], method: Method, subject: Subject, draw: Draw, **details: Any) -> Scores:
     """Scores of the first images, and how many of their maps are constant: under a bound these are a failure."""
-    attributions = subject_maps(method, subject, 0, len(values), seed=draw.seed)
-    constant = float(maps.degenerate(attributions).double().mean())
-    return Scores(values=values.double().cpu().numpy()[None, None], degenerate=constant, details=details)
+    every = blocks(subject, len(values))
+    found = (subject_maps(method, subject, rows.start, rows.stop, seed=draw.seed) for rows in every)
+    constant = torch.cat([maps.degenerate(some) for some in found])[: len(values)]
+    return Scores(
+        values=values.double().cpu().numpy()[None, None], degenerate=float(constant.double().mean()), details=details
+    )

@@ -35,7 +35,6 @@ class Coverage:
 
 
 DEFAULT = Coverage()
-PRESETS = {"attribench": {"impact_coverage": DEFAULT}}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from saliency_checks.perturbation import Curve
 from saliency_checks.subject import Subject
 
 PAIR = Curve()
-TENTHS_INSIDE = Curve(fractions=tuple(i / 10 for i in range(1, 10)), rule="mean")
-ROAD = Curve(imputer="noisy_linear", output="probability", scale="raw", fractions=(0.2, 0.4, 0.6, 0.8), rule="mean")
 
 
 def difference(method: Method, subject: Subject, draw: Draw, settings: Curve, share: float = 1.0) -> Scores:
@@ -30,23 +28,3 @@ def difference(method: Method, subject: Subject, draw: Draw, settings: Curve, sh
 def srg(method: Method, subject: Subject, draw: Draw, settings: Curve = PAIR) -> Scores:
     """Area between the curves of least and of most relevant first, in units of the original output; 0 at random."""
     return difference(method, subject, draw, settings)
-
-
-@metric(
-    readings=True,
-    reference="Yang et al. 2023, recalibrated integrated gradients, DiffID",
-    meaning="keeping what the map ranks first is no better than deleting it",
-)
-def diffid(method: Method, subject: Subject, draw: Draw, settings: Curve = TENTHS_INSIDE) -> Scores:
-    """Output with the lowest-ranked share removed, less that with the highest-ranked removed; mean of .1 to .9."""
-    return difference(method, subject, draw, settings)
-
-
-@metric(
-    readings=True,
-    reference="Rong et al. 2022, ROAD; both sides as in pytorch-grad-cam: (least - most) / 2",
-    meaning="where holes are filled from around, it hardly matters which end of the ranking they come from",
-)
-def road(method: Method, subject: Subject, draw: Draw, settings: Curve = ROAD) -> Scores:
-    """Half the difference in probability, least against most relevant first, noisy linear imputation."""
-    return difference(method, subject, draw, settings, share=0.5)

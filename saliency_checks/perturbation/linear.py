@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,7 +51,9 @@ def solved(
     return torch.where(gone.flatten(1).all(1).view(-1, 1, 1, 1), otherwise, found)
 
 
-def _conjugate_gradients(left, rhs: Planes, x: Planes) -> Planes:  # type: ignore[no-untyped-def]
+def _conjugate_gradients(left: Callable[[Planes], Planes], rhs: Planes, x: Planes) -> Planes:
+    """The solution of left(x) = rhs for every plane at once, from a first guess."""
+
     def dot(a: Planes, b: Planes) -> Planes:
         return (a * b).sum((1, 2, 3), keepdim=True)
 
