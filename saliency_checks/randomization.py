@@ -55,10 +55,10 @@ OWN = Redraw()
 
 
 def weighted_layers(model: nn.Module, inputs: Float[Tensor, "n c h w"], *, buffers: bool = False) -> list[str]:
-    """Names of the modules that own parameters (or ``buffers``, if asked for), from the input to the output, in the order of their first call.
+    """Names of the modules that own parameters, from the input to the output, in the order of their first call.
 
     A module that is never called itself (the projection inside an attention layer) stands with the nearest
-    one around it that is.
+    one around it that is. With ``buffers``, also those that own nothing but floating buffers.
     """
     called: list[str] = []
     handles = [

@@ -88,7 +88,7 @@ def smooth_mprt(method: Method, subject: Subject, draw: Draw, settings: Smoothin
             with seeded(derive("smooth mprt", subject.name, draw.seed, sample)):
                 noisy = inputs + settings.noise * image_range(inputs) * torch.randn(inputs.shape).to(inputs)
             seed = derive(method.name, subject.name, draw.seed, "smooth mprt", sample)
-            total += explain(method, model, noisy, targets, seed, **subject.supplies)
+            total += explain(method, model, noisy, targets, seed=seed, **subject.supplies)
         return total / settings.samples
 
     original = smooth(subject.model)

@@ -1,6 +1,6 @@
 """What the randomisation study measures: how alike two maps of one image are when the network has changed.
 
-Every function returns columns, one value per image and state, as :class:`saliency_checks.studies.store.Unit` takes them.
+Every function returns columns, one value per image and state.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def permuted(asked: Asked) -> dict[str, list[Any]]:
 def pictured(asked: Asked, image: int, how: Redraw) -> dict[str, list[Any]]:
     """The maps of one image, of the trained network and of each step from the output down."""
     one = Asked(asked.method, asked.subject, image + 1, asked.seed)
-    found = [("trained", one.maps(one.subject.model, "original"))]
+    found = [("image", one.inputs), ("trained", one.maps(one.subject.model, "original"))]
     found += [(layer, one.maps(model, "picture", layer)) for layer, model in one.states("top_down", 0, how)]
     return {
         "redraw": [0] * len(found), "step": list(range(len(found))), "state": [layer for layer, _ in found],

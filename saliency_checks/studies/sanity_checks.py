@@ -17,7 +17,7 @@ from torch import nn
 
 from saliency_checks.fixtures import data, recipes, training
 from saliency_checks.fixtures.splits import DEVELOPMENT
-from saliency_checks.loading import build_subject
+from saliency_checks.loading import build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Draw
 from saliency_checks.randomization import Redraw
@@ -122,7 +122,7 @@ def _unit(
         "images": options.images, "seed": options.seed, "code": code(method.source or method.explain),
         "protocol": asdict(protocol) if protocol else None,
     }  # fmt: skip
-    return Unit(columns={"network": network, "order": order, "method": method.name}, recipe=recipe, make=made)
+    return Unit(columns={"network": name_of(network), "order": order, "method": method.name}, recipe=recipe, make=made)
 
 
 def _serves(method: Method, network: str) -> bool:
@@ -147,4 +147,5 @@ def _retrained(network: str) -> nn.Module | None:
     """The same task learned from another seed: what similarity a change of weights that changes nothing leaves."""
     if network not in NETWORKS:
         return None
-    return training.trained(recipes.adebayo(network.removeprefix("adebayo_"), DEVELOPMENT, replica=1))[0]
+    model: nn.Module = training.trained(recipes.adebayo(network.removeprefix("adebayo_"), DEVELOPMENT, replica=1))[0]
+    return model

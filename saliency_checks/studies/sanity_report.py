@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from saliency_checks.explain import derive
 from saliency_checks.studies import published
 from saliency_checks.studies.figures import COLOURS, DIVERGING, MARKERS, figure
 from saliency_checks.studies.store import Store
-from saliency_checks.verdict import interval
 
 Values = NDArray[np.float64]
 SHOWN = {"spearman": "signed rank", "abs_spearman": "abs rank", "ssim": "SSIM, either sign", "hog": "HOG rank"}
@@ -52,8 +50,8 @@ class Table:
 
     def states(self) -> list[str]:
         """Names of the states in the order of their steps."""
-        pairs = {(step, state) for step, state in zip(*(self.rows[c].to_pylist() for c in ("step", "state")))}
-        return [state for _, state in sorted(pairs)]
+        pairs = zip(self.rows["step"].to_pylist(), self.rows["state"].to_pylist(), strict=True)
+        return [state for _, state in sorted(set(pairs))]
 
     def block(self, measure: str) -> Values:
         """Values (redraws, images)."""
@@ -64,10 +62,17 @@ class Table:
         """Mean, lower and upper limit over images and redraws; NaN where there are no rows."""
         if not len(self.rows):
             return float("nan"), float("nan"), float("nan")
-        values = self.block(measure)
-        rng = np.random.default_rng(derive("sanity report", measure))
-        low, high = interval(values, binary=False, low_level=ERROR, high_level=ERROR, rng=rng)
-        return float(values.mean()), low, high
+        return resampled(self.block(measure))
+
+
+def resampled(values: Values, draws: int = 1000) -> tuple[float, float, float]:
+    """Mean and its 95 % percentile interval: redraws are drawn with replacement, then images, because those of one
+    redraw share their weights. With three redraws it is too narrow; the checks use wider ones."""
+    rng = np.random.default_rng(values.size)
+    redraws, images = (rng.integers(size, size=(draws, size)) for size in values.shape)
+    means = values[redraws[:, :, None], images[:, None, :]].mean((1, 2))
+    low, high = np.quantile(means, (ERROR, 1 - ERROR))
+    return float(values.mean()), float(low), float(high)
 
 
 def write(store: Store) -> None:
@@ -94,7 +99,7 @@ def _curves(own: Table, file: Path, network: str) -> None:
             row[0].set_ylabel("similarity to the trained network's map")
         handles, labels = axes[0][0].get_legend_handles_labels()
         whole.legend(handles, labels, loc="outside lower center", ncols=5)
-        whole.suptitle(f"{network}: layers drawn again, cumulatively (band: 95 % interval over redraws and images)")
+        whole.suptitle(f"{network}: layers drawn again, cumulatively (bars: 95 % interval over redraws and images)")
 
 
 def _lines(ax: Any, rows: Table, measure: str) -> None:
@@ -104,8 +109,10 @@ def _lines(ax: Any, rows: Table, measure: str) -> None:
         mean, low, high = np.array([own.where(state=state).mean(measure) for state in states]).T
         style = {"color": "#999999", "linestyle": "--"} if method == NULL else {"color": COLOURS[i % len(COLOURS)]}
         places = np.arange(1, len(states) + 1)
-        ax.plot(places, mean, marker=MARKERS[i % len(MARKERS)], markersize=4, label=label(method), **style)
-        ax.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        ax.errorbar(
+            places + 0.03 * (i - 4), mean, yerr=np.abs([mean - low, high - mean]), marker=MARKERS[i % len(MARKERS)],
+            markersize=4, linewidth=1.2, elinewidth=0.8, label=label(method), **style,
+        )  # fmt: skip
         ax.set_xticks(places, states, rotation=30, ha="right", rotation_mode="anchor")
     ax.axhline(0, color="k", linewidth=0.6)
     ax.set_ylim(-0.25, 1.05)
@@ -153,7 +160,7 @@ def _bars(rows: Table, file: Path) -> None:
                 ax.set_title(f"{network}, {SHOWN[measure]}")
                 ax.axhline(0, color="k", linewidth=0.6)
             line[0].set_ylabel("similarity")
-        axes[0][0].legend()
+        axes[0][0].legend(loc="upper right", ncols=2, fontsize=7)
 
 
 def _grid(own: Table, file: Path, network: str) -> None:
@@ -164,16 +171,21 @@ def _grid(own: Table, file: Path, network: str) -> None:
         for line, method in zip(axes, methods, strict=True):
             for ax, state in zip(line, states, strict=True):
                 flat = np.array(rows.where(method=method, state=state).rows["picture"].to_pylist()[0])
-                side = int(len(flat) ** 0.5)
-                top = np.quantile(np.abs(flat), 0.99) or 1.0
-                ax.imshow(flat.reshape(side, -1) / top, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
+                picture = flat.reshape(int(len(flat) ** 0.5), -1)
+                if state == "image":
+                    ax.imshow(picture, cmap="gray")
+                else:
+                    top = np.quantile(np.abs(flat), 0.99) or 1.0
+                    ax.imshow(picture / top, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
                 ax.set_xticks([])
                 ax.set_yticks([])
                 ax.spines[:].set_visible(False)
             line[0].set_ylabel(label(method), rotation=0, ha="right", va="center")
         for ax, state in zip(axes[0], states, strict=True):
             ax.set_title(state, loc="center", fontsize=8)
-        whole.suptitle(f"{network}: layers drawn again from the output down (orange against, purple for)", fontsize=9)
+        whole.suptitle(
+            f"{network}: layers drawn again from the output down (purple for the class, orange against it)", fontsize=9
+        )
 
 
 def _summary(table: Table, networks: Sequence[str]) -> list[str]:
@@ -219,7 +231,7 @@ def _corrected(own: Table) -> list[str]:
         lines.append("")
     rows = own.where(order="references")
     lines += ["References: a second call, the same task learned again (ceiling), shuffled pixels (floor).", ""]
-    states = ("repeated", "retrained", "shuffled")
+    states = ["repeated", "retrained", "shuffled"]
     lines += _head(["", *(f"{s}, {m}" for s in states for m in ("signed", "abs", "SSIM", "HOG"))])
     for method in rows.distinct("method"):
         found = [
@@ -268,5 +280,3 @@ def _head(names: Iterable[str]) -> list[str]:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
