@@ -28,6 +28,7 @@ from saliency_checks.metrics import (  # noqa: F401
     monotonicity_correlation,
     mprt,
     parameter_randomization,
+    pixel_importance,
     pixel_recovery,
     planted_deletion,
     road,
