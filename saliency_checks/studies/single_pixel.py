@@ -13,6 +13,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from saliency_checks import device as devices
@@ -114,7 +115,11 @@ def tested(model: nn.Module, shown: Planted, names: tuple[str, ...], *, softmax:
             found = {name: pixel_analysis.judged(model, shown, known, a) for name, a in maps}
         for name, values in found.items():
             n = len(of)
-            rows = {"attribution_method": [name] * n, "use_y_true": [y_true] * n, "image": list(range(n))}
+            rows: dict[str, list[Any]] = {
+                "attribution_method": [name] * n,
+                "use_y_true": [y_true] * n,
+                "image": list(range(n)),
+            }
             for column, own in {**rows, **values}.items():
                 columns.setdefault(column, []).extend(own)
     return columns
