@@ -35,7 +35,7 @@ BATCH = 128
 
 def paper_maps(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"], *, softmax: bool) -> dict[str, Maps]:
     """The paper's five maps of images in [0, 1], by the names of its table."""
-    mean, std = (torch.tensor(values).to(inputs).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (inputs.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     x = (inputs - mean) / std
     g = _gradient(model, inputs, targets, softmax) * std  # with respect to the normalised input
     found = {
