@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STUDIES = {
+    "single-pixel": "saliency_checks.studies.single_pixel",
+    "sanity-checks": "saliency_checks.studies.sanity_checks",
     "benchmark": "saliency_checks.studies.benchmark",
 }
 EXTRA = "studies need further packages: pip install 'saliency-checks[studies]'"
