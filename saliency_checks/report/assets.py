@@ -31,7 +31,7 @@ a { color: var(--accent); } [hidden] { display: none !important; }
 #filters button { font: inherit; font-size: .95rem; padding: .3rem .5rem; border: 1px solid var(--line);
   border-radius: 5px; background: var(--sheet); color: var(--ink); min-width: 9rem; } #filters button { min-width: 0; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--sheet); }
-table { border-collapse: collapse; } 
+table { border-collapse: collapse; }
 .wide table { border-collapse: separate; border-spacing: 0; min-width: 100%; }
 th { font-weight: 600; text-align: left; font-size: .85rem; } .matrix th, .matrix td { padding: .3rem .35rem;
   border-bottom: 1px solid var(--line); vertical-align: top; } .matrix thead th { vertical-align: bottom;
