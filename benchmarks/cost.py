@@ -16,11 +16,12 @@ from torch import nn
 
 from saliency_checks import registry
 from saliency_checks.case import applicable, default_subjects
+from saliency_checks.chunking import per_pass
 from saliency_checks.cost import Passes
 from saliency_checks.loading import build_subject
 from saliency_checks.method import as_method
 from saliency_checks.metrics.label_permutation import twins_of
-from saliency_checks.perturbation import engine, outputs
+from saliency_checks.perturbation import outputs
 from saliency_checks.profile import PROFILES, Profile
 from saliency_checks.run import run
 from saliency_checks.subject import Subject, SubjectFactory
@@ -71,7 +72,7 @@ def engine_overhead(images: int = 96, steps: int = 10, repeats: int = 5) -> floa
     order = torch.rand(images, 784).argsort(1)
     counts = [round(i * 784 / steps) for i in range(1, steps + 1)]
     ready = torch.cat([inputs] * steps)
-    size = engine.CHUNK_ELEMENTS // 784
+    size = per_pass(inputs)
     ratios = []
     for _ in range(repeats):
         start = time.perf_counter()

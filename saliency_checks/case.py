@@ -23,6 +23,8 @@ def applicable(check: str, method: Method, factory: SubjectFactory, profile: str
         return f"{factory.name} adds nothing that {check} needs"
     if (check, factory.name) in PROFILES[profile].without:
         return f"{check} on {factory.name} is not in the {profile} profile"
+    if "networks" in metric.needs - factory.offers:
+        return f"{check} draws its networks itself"
     if not factory.exact:
         return ""
     return metric.inapplicable(method, factory.offers, factory.name)

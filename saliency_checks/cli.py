@@ -1,4 +1,4 @@
-"""The command ``saliency-checks``: pytest with flags, a list of names, and the training of the embedded subjects."""
+"""The command ``saliency-checks``: pytest with flags, lists of names, training of the embedded subjects, studies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_checks.plugin import CHECKS_PACKAGE, PROFILES
+from saliency_checks.studies import STUDIES
 
 USAGE_ERROR = 4  # as pytest's own
 
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options, rest)
     if rest:
         _parser().error(f"{options.command} knows no {' '.join(rest)}")
+    if options.command == "study":
+        return _study(options.name, options.arguments)
     if options.command == "list":
         return _list(options.what, options.verbose)
     if options.command == "report":
@@ -48,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
-    listing.add_argument("what", nargs="?", choices=("methods", "checks", "subjects"))
+    listing.add_argument("what", nargs="?", choices=("methods", "checks", "metrics", "subjects"))
     listing.add_argument(
         "--verbose", action="store_true", help="measure passes per image and memory of each method (half a minute)"
     )
@@ -57,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     warm = commands.add_parser("warm", help="train what the embedded subjects need, once")
     warm.add_argument("--profile", choices=PROFILES, default="standard", help="which subjects; default standard")
     warm.add_argument("--workers", type=int, metavar="N", help="so many processes; default as many as there are cores")
+    study = commands.add_parser("study", help="repeat a published experiment: tables and figures")
+    study.add_argument("name", choices=tuple(STUDIES), metavar="NAME", help=", ".join(STUDIES))
+    study.add_argument("arguments", nargs=argparse.REMAINDER, help="--out DIR and more, see study NAME --help")
     return parser
 
 
@@ -124,6 +130,12 @@ def _baseline(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study(name: str, arguments: list[str]) -> int:
+    from saliency_checks import studies
+
+    return studies.run(name, _Parser(prog=f"saliency-checks study {name}", allow_abbrev=False), arguments)
+
+
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     import pytest
 
@@ -141,6 +153,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _list(what: str | None, verbose: bool) -> int:
     from saliency_checks import registry
+    from saliency_checks.presets import PRESETS
 
     if what in (None, "methods"):
         _list_methods(verbose)
@@ -149,6 +162,13 @@ def _list(what: str | None, verbose: bool) -> int:
         for name in registry.names("checks"):
             metric = registry.get("metrics", name)
             print(f"  {name:26}{metric.bound!s:9}{metric.summary}")
+    if what == "metrics":
+        print("metrics (a preset is written METRIC@PRESET, another setting METRIC@SETTING=VALUE)")
+        for name in registry.names("metrics"):
+            metric = registry.get("metrics", name)
+            print(f"  {name:34}{metric.summary}")
+            if presets := PRESETS.get(name):
+                print(f"  {'':34}presets: {', '.join(presets)}")
     if what in (None, "subjects"):
         print("subjects")
         for name in registry.names("subjects"):

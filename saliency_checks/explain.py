@@ -223,10 +223,23 @@ def explain(
     Raises:
         ContractError: the method raised, or returned something that is no map of these inputs.
     """
+    return maps.reduce_channels(explain_channels(method, model, inputs, targets, seed, baseline, references))
+
+
+def explain_channels(
+    method: Method,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    seed: int,
+    baseline: Float[Tensor, "1 c 1 1"] | None = None,
+    references: Float[Tensor, "m c h w"] | None = None,
+) -> Float[Tensor, " n #c h w"]:
+    """As :func:`explain`, with the channels that the method gives, (N, C, H, W) or (N, 1, H, W)."""
     rows = torch.arange(len(inputs), device=inputs.device)
     size = max(LEAST_PER_CALL, per_pass(inputs))
     with untouched(model), seeded(seed):
-        return chunked(lambda part: call(method, model, inputs[part], targets[part], baseline, references), rows, size)
+        return chunked(lambda part: _call(method, model, inputs[part], targets[part], baseline, references), rows, size)
 
 
 def call(
@@ -238,6 +251,17 @@ def call(
     references: Float[Tensor, "m c h w"] | None = None,
 ) -> Float[Tensor, "n h w"]:
     """The method's validated maps, with nothing restored: what :func:`explain` makes safe."""
+    return maps.reduce_channels(_call(method, model, inputs, targets, baseline, references))
+
+
+def _call(
+    method: Method,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    baseline: Float[Tensor, "1 c 1 1"] | None,
+    references: Float[Tensor, "m c h w"] | None,
+) -> Float[Tensor, " n #c h w"]:
     try:
         lent = None if references is None else references.detach().clone()
         returned = method(model, inputs.detach().clone(), targets.clone(), baseline, lent)
@@ -249,7 +273,7 @@ def call(
             f"  called with model {type(model).__name__}, inputs {tuple(inputs.shape)} {inputs.dtype} on"
             f" {inputs.device}, targets {tuple(targets.shape)} int64"
         ) from error
-    return validated(returned, inputs, method.name)
+    return _validated(returned, inputs, method.name)
 
 
 def validated(returned: Any, inputs: Float[Tensor, "n c h w"], name: str) -> Float[Tensor, "n h w"]:
@@ -258,6 +282,10 @@ def validated(returned: Any, inputs: Float[Tensor, "n c h w"], name: str) -> Flo
     Raises:
         ContractError: not numbers, not of the inputs' batch and size, or not finite.
     """
+    return maps.reduce_channels(_validated(returned, inputs, name))
+
+
+def _validated(returned: Any, inputs: Float[Tensor, "n c h w"], name: str) -> Float[Tensor, " n #c h w"]:
     n, c, h, w = inputs.shape
     expected = f"expected ({n}, {c}, {h}, {w}), ({n}, 1, {h}, {w}) or ({n}, {h}, {w})"
     if isinstance(returned, tuple | list) and len(returned) == 1:
@@ -281,7 +309,7 @@ def validated(returned: Any, inputs: Float[Tensor, "n c h w"], name: str) -> Flo
             f"{name} returned NaN or infinite values for {int(bad.sum())} of {n} images (first: image"
             f" {int(bad.nonzero()[0])}); guard divisions by the map's own maximum or sum, which may be 0"
         )
-    return attributions if attributions.ndim == 3 else maps.reduce_channels(attributions)
+    return attributions if attributions.ndim == 4 else attributions.unsqueeze(1)
 
 
 def _shape_hint(shape: tuple[int, ...], inputs: tuple[int, int, int, int]) -> str:
@@ -304,6 +332,15 @@ def subject_maps(
     )
 
 
+def subject_channel_maps(
+    method: Method, subject: Subject, start: int, stop: int, *, seed: int = 0
+) -> Float[Tensor, " n #c h w"]:
+    """The same with the channels that the method gives, (N, C, H, W) or (N, 1, H, W)."""
+    return _model_maps(
+        method, subject, subject.model, subject.inputs, subject.targets, start, stop, seed, "maps", keep=True
+    )
+
+
 def model_maps(
     method: Method,
     subject: Subject,
@@ -318,6 +355,24 @@ def model_maps(
     keep: bool = True,
 ) -> Float[Tensor, "n h w"]:
     """Maps of any model on any images that belong to ``subject``, in whole blocks, cached under ``stream``."""
+    return maps.reduce_channels(
+        _model_maps(method, subject, model, inputs, targets, start, stop, seed, stream, keep=keep)
+    )
+
+
+def _model_maps(
+    method: Method,
+    subject: Subject,
+    model: nn.Module,
+    inputs: Float[Tensor, "n c h w"],
+    targets: Int[Tensor, " n"],
+    start: int,
+    stop: int,
+    seed: int,
+    stream: str,
+    *,
+    keep: bool,
+) -> Float[Tensor, " n #c h w"]:
     blocks = []
     for first in range(start - start % BLOCK, stop, BLOCK):
         key = ("map", method.name, method.explain, seed, stream, first)
@@ -325,7 +380,7 @@ def model_maps(
         if block is None:
             rows = slice(first, first + BLOCK)
             key_seed = derive(method.name, subject.name, seed, stream, first)
-            block = explain(method, model, inputs[rows], targets[rows], seed=key_seed, **subject.supplies)
+            block = explain_channels(method, model, inputs[rows], targets[rows], key_seed, **subject.supplies)
             if keep:
                 subject.cache[key] = block
         blocks.append(block)

@@ -24,11 +24,14 @@ NEEDS = {
     "conv": "convolutional layers",
 }
 CLAIMS = {
-    "completeness": "the contributions sum to f(x) - f(baseline)",
+    "completeness": "the contributions sum to f(x) - f(baseline), or f(x) - the mean of f over the references",
     "dummy": "a pixel that the function does not depend on gets 0",
     "implementation_invariance": "networks that compute the same function get the same map",
+    "input_shift_invariance": "images that are moved, with what counts as absent, and undone by the network: same map",
     "linearity": "the map of a f + b g is a times the map of f plus b times that of g",
     "saturation": "a pixel that changed the output gets its share where the gradient is 0",
+    "scale": "the map of c f is c times the map of f, for c above 0",
+    "symmetry": "two pixels that hold one value and play the same part get the same",
     "backward_rule": "it replaces derivatives by a rule of its own, so it differs from the plain gradient",
 }
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,12 +53,14 @@ class Scores:
         groups: a name per group ("most relevant first", "seed 1"): the failure says which was worst.
         degenerate: share of images whose map is constant; they count as a random order.
         details: anything worth showing (curves, similarities by layer), by name.
+        images: which of the subject's images were scored, by number, where not the first ones.
     """
 
     values: NDArray[np.float64]
     groups: tuple[str, ...] = ("",)
     degenerate: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[int, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -99,7 +104,7 @@ class Metric:
     """A measurement of one faithfulness property.
 
     Attributes:
-        measure: ``(method, subject, draw) -> Scores``; pure, no pytest, no verdict.
+        measure: ``(method, subject, draw[, settings]) -> Scores``; pure, no pytest, no verdict.
         better: ``higher`` or ``lower``.
         bound: what the score must hold; None for a metric that the literature says not to gate on.
         needs: what the subject must offer.
@@ -114,10 +119,12 @@ class Metric:
         reference: the paper, with its equation or section.
         meaning: what a bad score says about the explanation.
         if_fails: what to look at then, in order.
+        settings: what of the measurement can be varied, a frozen dataclass; None where nothing can. It is the
+            default of the measurement's argument ``settings``, and says how many passes it takes (``settings.plan``).
     """
 
     name: str
-    measure: Callable[[Method, Subject, Draw], Scores]
+    measure: Callable[..., Scores]
     better: str = "higher"
     bound: Bound | None = None
     needs: frozenset[str] = frozenset()
@@ -133,6 +140,50 @@ class Metric:
     meaning: str = ""
     if_fails: tuple[str, ...] = ()
     summary: str = ""
+    settings: Any = None
+
+    def with_settings(self, **changes: Any) -> Metric:
+        """The same measurement with other settings, named ``metric@setting=value``.
+
+        It has no bound: a bound is calibrated for the settings that a check has.
+
+        Raises:
+            TypeError: no such setting; says which there are.
+        """
+        known = [] if self.settings is None else [f.name for f in fields(self.settings)]
+        for key in changes:
+            if key not in known:
+                raise TypeError(f"{self.name} has no setting {key!r}; it has {', '.join(known) or 'none'}")
+        short = {key: value if isinstance(value, str | int | float) else ".." for key, value in changes.items()}
+        shown = ",".join(f"{key}={value}" for key, value in short.items())
+        return self._varied(shown, changes)
+
+    def with_preset(self, name: str) -> Metric:
+        """The same measurement with the settings of a paper or its code, named ``metric@preset``.
+
+        Raises:
+            UnknownName: no such preset of this metric; says which there are.
+        """
+        from saliency_checks.presets import PRESETS
+
+        known = PRESETS.get(self.name, {})
+        if name not in known:
+            raise registry.UnknownName(f"{self.name} has no preset {name!r}; it has {', '.join(known) or 'none'}")
+        preset = known[name]
+        varied = self._varied(name, preset.settings)
+        return replace(varied, better=preset.better or self.better, reference=preset.source)
+
+    def variant(self, text: str) -> Metric:
+        """What stands behind the ``@`` of a name: a preset, or settings such as ``imputer=blur,count=49``."""
+        if "=" not in text:
+            return self.with_preset(text)
+        pairs = (pair.partition("=")[::2] for pair in text.split(","))
+        return self.with_settings(**{key: _value(value) for key, value in pairs})
+
+    def _varied(self, label: str, changes: Mapping[str, Any]) -> Metric:
+        settings = replace(self.settings, **changes)
+        measure = partial(self.measure, settings=settings)
+        return replace(self, name=f"{self.name}@{label}", settings=settings, measure=measure, bound=None)
 
     def statistic(self, values: NDArray[np.float64]) -> float:
         """What is judged of the scores of all images of a group."""
@@ -147,17 +198,29 @@ class Metric:
         return self.applies(method)
 
 
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def metric(
     *, name: str | None = None, bound: str | None = None, needs: set[str] | frozenset[str] = frozenset(), **fields: Any
-) -> Callable[[Callable[[Method, Subject, Draw], Scores]], Metric]:
-    """Register a measurement under its function's name; ``bound`` makes it a check."""
+) -> Callable[[Callable[..., Scores]], Metric]:
+    """Register a measurement ``(method, subject, draw[, settings])`` under its function's name.
 
-    def register(measure: Callable[[Method, Subject, Draw], Scores]) -> Metric:
+    ``bound`` makes it a check. The default of ``settings`` is a frozen dataclass that holds what can be varied.
+    """
+
+    def register(measure: Callable[..., Scores]) -> Metric:
+        varied = inspect.signature(measure).parameters.get("settings")
         made = Metric(
             name=name or measure.__name__,
             measure=measure,
             bound=Bound.parse(bound) if bound else None,
             needs=frozenset(needs),
+            settings=varied.default if varied else None,
             summary=(measure.__doc__ or "").strip().splitlines()[0] if measure.__doc__ else "",
             **fields,
         )

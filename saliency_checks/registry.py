@@ -84,6 +84,8 @@ def entries(kind: str) -> dict[str, Any]:
 def get(kind: str, name: str) -> Any:
     """The entry behind a registered name or ``package.module:attribute``.
 
+    ``metric@preset`` is a metric with the settings of a paper, ``metric@setting=value`` with others.
+
     Raises:
         UnknownName: says what was looked for, and the nearest names.
     """
@@ -92,6 +94,9 @@ def get(kind: str, name: str) -> Any:
         from saliency_checks.graft import factory
 
         return factory(name.removeprefix(GRAFT))
+    if kind in ("metrics", "checks") and "@" in name:
+        base, _, variant = name.partition("@")
+        return get(kind, base).variant(variant)
     if ":" in name:
         return load(name)
     store = "metrics" if kind == "checks" else kind

@@ -31,7 +31,7 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
     """Scores, one per image, of the worst group; no verdict.
 
     Args:
-        check: a metric or its name, see ``sc.names("metrics")``.
+        check: a metric or its name, see ``sc.names("metrics")``; ``deletion@rise`` is one with a paper's settings.
         method: anything that explains, see :func:`saliency_checks.method.as_method`.
         subject: a Subject or the name of one.
         n: images; default as many as the standard profile first looks at.
@@ -41,11 +41,21 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
         ContractError: the method raised or returned no map of these inputs.
         Unqualified: the subject does not meet the metric's precondition.
     """
+    metric = _metric(check)
+    return worst_group(metric, measured(metric, method, subject, n=n, seed=seed))
+
+
+def measured(check: str | Metric, method: Any, subject: Any, *, n: int | None = None, seed: int = 0) -> Scores:
+    """All that :func:`measure` chooses from: every group and redraw, and which images were scored."""
     metric, explained = _metric(check), as_method(method)
     built = build_subject(subject)
     with in_eval_mode(built.model):
         judged = _applicable(metric, explained, built)
-        scores = metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
+        return metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
+
+
+def worst_group(metric: Metric, scores: Scores) -> NDArray[Any]:
+    """The scores per image, mean over redraws, of the group that would be judged."""
     means = scores.values.mean(1)
     return np.asarray(means[_worst([metric.statistic(row) for row in means], metric.better)])
 
@@ -204,7 +214,7 @@ def _controls(metric: Metric, subject: Subject, draw: Draw, progress: Progress) 
         control = registry.get("methods", name)
         if not control.control or metric.applies(control):
             continue
-        key = ("control", metric.name, name, draw)
+        key = ("control", metric.name, metric.settings, name, draw)
         if key not in subject.cache:
             progress(f"{metric.name}/{name}/{subject.name}: control")
             rows = metric.measure(control, subject, draw).values.mean(1)

@@ -27,6 +27,7 @@ OFFERS = {
     "randomization": "a trained model whose weights may be drawn again",
     "twins": "models trained on the same task and on permuted labels",
     "graded": "a model whose known cause can be made smaller or greater",
+    "networks": "small random networks on which axioms are tested, drawn anew for each",
     "natural": "images on which deletion and insertion may be judged",
 }
 
@@ -95,6 +96,7 @@ class Subject:
             one they are the clusters, and the worst is judged.
         least_replicas: replicas that count in every profile.
         clean: the inputs without what was planted on them (N, C, H, W): what a deleted pixel holds.
+        networks: it stands for small random networks that the axioms check draws itself.
         graded: ``model.at(effect)`` is the model with its known cause at another size.
         layered: builds the same subject with the cause in the activations that layer methods read.
         facts: numbers that were measured when the subject was built, such as its accuracy; for reports.
@@ -117,6 +119,7 @@ class Subject:
     replicas: tuple[Callable[[], Subject], ...] = field(default=(), repr=False, kw_only=True)
     least_replicas: int = field(default=0, repr=False, kw_only=True)
     clean: Float[Tensor, "n c h w"] | None = field(default=None, repr=False, kw_only=True)
+    networks: bool = field(default=False, kw_only=True)
     graded: bool = field(default=False, kw_only=True)
     layered: Callable[[], Subject] | None = field(default=None, repr=False, kw_only=True)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
@@ -164,6 +167,7 @@ class Subject:
             "twins": self.twins is not None,
             "natural": self.natural,
             "graded": self.graded,
+            "networks": self.networks,
         }
         return frozenset(name for name, is_held in held.items() if is_held)
 

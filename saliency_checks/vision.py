@@ -96,3 +96,9 @@ def resnet18(*, channels: int, classes: int) -> nn.Module:
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.relu = nn.ReLU()
     return model
+
+
+def classifier(name: str, *, classes: int) -> nn.Module:
+    """torchvision's ``resnet18``, ``resnet101`` or ``vgg16`` (no batch norm) with random weights, for RGB images."""
+    model: nn.Module = getattr(torchvision().models, name)(weights=None, num_classes=classes)
+    return model

@@ -38,6 +38,8 @@ def explain_verdict(metric: Metric, result: Result, scores: Scores, judgement: J
         lines += [f"  note     {line}" for line in note.splitlines()]
     if result.verdict in (FAIL, INCONCLUSIVE):
         lines.append(f"  again    saliency-checks run {result.method} --subject {result.subject} -k {metric.name}")
+    if paste := scores.details.get("paste"):
+        lines += ["", str(paste)]  # flush left, as it is to be pasted
     return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import warnings
+from functools import cache, partial
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from saliency_checks import vision
 from saliency_checks.graft import graft
 from saliency_checks.loading import build_subject
 from saliency_checks.methods.backprop import deconvolution, guided_backprop, guided_grad_cam
+from saliency_checks.methods.cam import grad_cam
 from saliency_checks.methods.deep_lift import deep_lift, deep_lift_shap
 from saliency_checks.methods.full_gradient import full_grad, full_gradient
+from saliency_checks.methods.gradient import gradient
 from saliency_checks.methods.relevance import lrp
 from saliency_checks.run import run
 from saliency_checks.subject import Subject
@@ -168,3 +171,18 @@ def test_deep_lift_is_complete_on_a_trained_transformer():
     finally:
         model.float()
     assert isinstance(found, Tensor)
+
+
+@pytest.mark.slow
+def test_vit_b_16_is_explained_whole():
+    torch.manual_seed(0)
+    model, x = vision.torchvision().models.vit_b_16(weights=None).eval(), torch.randn(1, 3, 224, 224)
+    torch.nn.init.normal_(model.heads.head.weight, std=0.1)  # zero as torchvision makes it: no logit would depend on x
+    blocks = partial(grad_cam, layer="encoder.layers.encoder_layer_11.ln_1")
+    for method in (gradient, guided_backprop, deep_lift, lrp, blocks):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guided_backprop: no ReLU
+            found = method(model, x.clone(), torch.tensor([3]))
+        assert found.shape[-2:] == x.shape[-2:]
+        assert torch.isfinite(found).all()
+        assert found.any()

@@ -229,7 +229,8 @@ def test_anything_that_explains_can_be_contrasted_and_judged(contrast):
 
 def test_the_contrast_needs_what_its_base_needs_and_claims_what_is_left():
     weighted, mean = weighted_contrast(integrated_gradients), mean_contrast(integrated_gradients)
+    integrated_gradients_claims = as_method(integrated_gradients).claims
     assert (weighted.needs, weighted.signed, weighted.stochastic) == ({"gradient", "baseline"}, True, False)
-    assert weighted.claims == {"dummy", "implementation_invariance", "saturation"}
-    assert mean.claims == weighted.claims | {"linearity"}
+    assert integrated_gradients_claims - weighted.claims == {"completeness", "linearity", "scale"}
+    assert integrated_gradients_claims - mean.claims == {"completeness"}
     assert "gradient_weighted_contrast" in sc.names("methods")

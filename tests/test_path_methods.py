@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import nn
 
-from saliency_checks.methods.blur import blurred
 from saliency_checks.methods.gradient import input_gradient
 from saliency_checks.methods.path import (
     baseline_like,
@@ -34,6 +33,7 @@ from saliency_checks.methods.references import (
     k_means,
     lpi,
 )
+from saliency_checks.perturbation.blur import blurred
 
 from nets import CLASSES, Elementwise, Y, images, kinked, linear, slope, smooth, watched, weights
 

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from saliency_checks import chunking
 from saliency_checks.explain import generator
 from saliency_checks.maps import random_orders
-from saliency_checks.perturbation import FILLS, engine, outputs
+from saliency_checks.perturbation import local_mean, outputs
+from saliency_checks.perturbation.imputers import Scene, filled
 
 from toys import conv_net, noise
 
@@ -55,7 +57,7 @@ def test_outputs_are_those_of_a_loop_over_images_steps_and_pixels(size, counts, 
     inputs, fill = (torch.randn(n, c, h, w, generator=rng, dtype=torch.float64) for _ in range(2))
     order, model = random_orders(n, h * w, generator=rng), Linear(c, h, w, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "CHUNK_ELEMENTS", elements)
+        patch.setattr(chunking, "ELEMENTS_PER_PASS", elements)
         found = outputs(model, inputs, fill, order, counts)
     torch.testing.assert_close(found, naive(model, inputs, fill, order, counts), atol=1e-12, rtol=0)
     assert not found.requires_grad
@@ -68,7 +70,7 @@ def test_outputs_do_not_depend_on_the_chunk_size(elements, monkeypatch):
     whole = outputs(model, inputs, torch.zeros_like(inputs), order, (0, 3, 64))
     batches = []
     model.register_forward_pre_hook(lambda m, args: batches.append(len(args[0])))
-    monkeypatch.setattr(engine, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(chunking, "ELEMENTS_PER_PASS", elements)
     cut = outputs(model, inputs, torch.zeros_like(inputs), order, (0, 3, 64))
     torch.testing.assert_close(cut, whole, atol=1e-12, rtol=0)
     assert sum(batches) == 15
@@ -160,9 +162,16 @@ def test_the_model_runs_in_eval_mode_and_every_module_keeps_its_own(raises):
     assert torch.equal(model[1].running_mean, state)
 
 
+def scene(inputs, value=0.0, everything=None, seed=0):
+    return Scene(
+        inputs=inputs, absent=torch.as_tensor(value, dtype=inputs.dtype).expand(inputs.shape[1]).view(1, -1, 1, 1),
+        everything=inputs if everything is None else everything, generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
 def test_the_absent_fill_is_the_given_colour_and_black_is_zero():
-    inputs, value = noise(3, 2), torch.tensor([0.25, -1.0]).view(1, 2, 1, 1)
-    mean, black = FILLS["mean"](inputs, value), FILLS["black"](inputs, value)
+    inputs, value = noise(3, 2), torch.tensor([0.25, -1.0])
+    mean, black = filled("absent", scene(inputs, value)), filled("black", scene(inputs, value))
     assert mean.shape == black.shape == inputs.shape
     assert bool((mean[:, 0] == 0.25).all() and (mean[:, 1] == -1).all())
     assert not black.any()
@@ -173,7 +182,7 @@ def test_the_absent_fill_is_the_given_colour_and_black_is_zero():
 def test_the_local_mean_is_the_grey_mean_of_the_neighbours_without_the_pixel_itself(size, seed):
     n, c, h, w = size
     inputs = torch.rand(n, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = FILLS["local_mean"](inputs, torch.zeros(1, c, 1, 1))
+    found = local_mean(inputs)
     grey = inputs.numpy().mean(1)
     for i, row, column in np.ndindex(n, h, w):
         around = [
@@ -188,9 +197,9 @@ def test_the_local_mean_is_the_grey_mean_of_the_neighbours_without_the_pixel_its
 def test_a_spot_does_not_show_in_its_own_local_mean():
     inputs = torch.full((1, 3, 9, 9), 0.5)
     inputs[0, 0, 4, 4] = 1.0
-    filled = FILLS["local_mean"](inputs, torch.zeros(1, 3, 1, 1))
-    torch.testing.assert_close(filled[0, :, 4, 4], torch.full((3,), 0.5))
-    assert filled[0, 0, 4, 5] > 0.5
+    found = local_mean(inputs)
+    torch.testing.assert_close(found[0, :, 4, 4], torch.full((3,), 0.5))
+    assert found[0, 0, 4, 5] > 0.5
 
 
 def test_the_deletion_curve_of_a_linear_model_is_a_sum_of_contributions():
@@ -207,7 +216,7 @@ def test_the_deletion_curve_of_a_linear_model_is_a_sum_of_contributions():
 
 def test_inserting_the_most_relevant_is_deleting_the_least_relevant_read_backwards():
     model, inputs = conv_net().double(), noise(4, 3).double()
-    fill = FILLS["mean"](inputs, torch.full((1, 3, 1, 1), 0.4))
+    fill = torch.full_like(inputs, 0.4)
     order, counts = random_orders(4, 64, generator=generator("insert")), (0, 1, 5, 32, 60, 64)
     inserted = outputs(model, fill, inputs, order, counts)  # the fill's pixels give way to the image's
     deleted = outputs(model, inputs, fill, order.flip(1), [64 - count for count in counts])

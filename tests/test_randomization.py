@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saliency_checks.randomization import blocks, cascading, independent, reinitialise, weighted_layers
+from saliency_checks import vision
+from saliency_checks.randomization import (
+    Redraw,
+    blocks,
+    bottom_up,
+    cascading,
+    independent,
+    reinitialise,
+    weighted_layers,
+)
 from saliency_checks.subject import Unqualified
 
 from toys import conv_net, mlp, noise
@@ -333,3 +342,112 @@ def test_after_every_step_of_the_cascade_drawn_batch_norms_fit_what_reaches_them
             spread = flat.std(1)  # drawn together, the upper norm saw batches that the lower one had just normed
             assert ((twin.get_submodule(name).running_mean - flat.mean(1)) / spread).abs().max() < 0.01
             assert (twin.get_submodule(name).running_var / spread**2 - 1).abs().max() < 0.01
+
+
+@every_model
+def test_from_the_input_up_the_blocks_are_the_same_in_the_other_order(model):
+    before, done = state(model), set()
+    steps = blocks(model, INPUTS)[::-1]
+    for block, (layer, twin) in zip(steps, bottom_up(model, INPUTS, 5), strict=True):
+        done |= owned(model, block)
+        assert layer == block[0], "the last one of its block that runs"
+        assert changed(before, state(twin)) <= done
+    assert not changed(before, state(model))
+
+
+def test_both_directions_end_at_the_same_weights():
+    *_, (_, down) = cascading(conv_net(), INPUTS, 3)
+    *_, (_, up) = bottom_up(conv_net(), INPUTS, 3)
+    for (name, one), (_, two) in zip(down.named_parameters(), up.named_parameters(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_per_layer_there_are_as_many_steps_as_layers():
+    how = Redraw(most=None)
+    assert len(list(cascading(deep(30), INPUTS, 0, how))) == 30
+    assert len(list(bottom_up(deep(30), INPUTS, 0, how))) == 30
+
+
+def test_the_truncated_normal_of_the_paper_draws_weights_within_two_spreads_and_leaves_vectors_to_the_layer():
+    model = as_trained(nn.Sequential(nn.Flatten(), nn.Linear(192, 500)))
+    reinitialise(model, ("1",), INPUTS, 0, how=Redraw(law="truncated", spread=0.01))
+    assert model[1].weight.abs().max() <= 0.02
+    # The spread of a normal cut off at two of its own: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)).
+    assert model[1].weight.std().item() == pytest.approx(0.01 * 0.8796, rel=0.01)
+    assert 0.02 < model[1].bias.abs().max() <= 192**-0.5
+
+
+def test_batch_norm_statistics_are_kept_reset_or_recalibrated_by_choice():
+    before = stacked()
+    found = {}
+    for choice in ("kept", "reset", "recalibrated"):
+        *_, (_, found[choice]) = cascading(stacked(), INPUTS, 0, Redraw(statistics=choice))
+    assert torch.equal(found["kept"][1].running_mean, before[1].running_mean)
+    assert torch.equal(found["kept"][1].running_var, before[1].running_var)
+    assert not found["reset"][1].running_mean.any()
+    assert (found["reset"][1].running_var == 1).all()
+    with torch.no_grad():
+        flat = found["recalibrated"][0](INPUTS).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(found["recalibrated"][1].running_mean, flat.mean(1), atol=1e-6, rtol=1e-4)
+
+
+def test_other_choices_are_refused():
+    for wrong in ({"law": "uniform"}, {"statistics": "frozen"}):
+        with pytest.raises(ValueError, match="expected one of"):
+            Redraw(**wrong)
+
+
+class Offset(nn.Module):
+    """A buffer that is no statistic of a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.linspace(1, 2, 192))
+        self.register_buffer("count", torch.tensor(3))
+        self.head = nn.Linear(192, 4)
+
+    def forward(self, x):
+        return self.head(x.flatten(1) - self.offset)
+
+
+def test_bare_buffers_are_drawn_only_where_that_is_asked_for():
+    before = state(Offset())
+    *_, (_, kept) = cascading(Offset(), INPUTS, 0)
+    *_, (_, drawn_too) = cascading(Offset(), INPUTS, 0, Redraw(buffers=True))
+    assert "offset" not in changed(before, state(kept))
+    assert "offset" in changed(before, state(drawn_too))
+    assert "count" not in changed(before, state(drawn_too))
+    assert abs(drawn_too.offset.mean() - 1.5) < 0.1
+
+
+def architecture(name: str) -> nn.Module:
+    """Untrained, small where the family allows it."""
+    models = vision.torchvision().models
+    torch.manual_seed(0)
+    if name == "vision transformer":
+        return models.VisionTransformer(16, 4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=4)
+    if name == "inception v3":
+        return models.inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=4)
+    return models.resnet18(num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "first", "last"),
+    [
+        ("vision transformer", 16, "conv_proj", "heads.head"),
+        ("resnet18", 32, "conv1", "fc"),
+        ("inception v3", 80, "Conv2d_1a_3x3.conv", "fc"),
+    ],
+)
+def test_large_architectures_are_randomised_whole_in_the_order_in_which_they_run(name, side, first, last):
+    model = architecture(name).eval()
+    images = noise(2, 3, size=side)
+    layers = weighted_layers(model, images)
+    assert layers.index(first) < layers.index(last)
+    assert layers[-1] == last
+    as_trained(model)
+    moved = state(model)
+    *_, (_, twin) = cascading(model, images, 0)
+    assert set(dict(model.named_parameters())) <= changed(moved, state(twin)), "a parameter was not drawn again"
+    assert torch.isfinite(twin(images)).all()
+    assert not changed(moved, state(model))

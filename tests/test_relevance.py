@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from saliency_checks import vision
 from saliency_checks.methods import relevance
 from saliency_checks.methods.gradient import input_x_gradient
 from saliency_checks.methods.relevance import lrp
@@ -348,3 +349,45 @@ def test_captum_loses_relevance_in_a_functional_silu_in_silence():
     model, x = randomised(Plain(F.silu)), images()
     ours = lrp(model, x, Y, composite="epsilon", epsilon=1e-9)
     assert (captums(model, x) - ours).abs().max() > 0.01 * ours.abs().max()
+
+
+# Side by side with zennit ---------------------------------------------------------------------------------------------
+
+
+def by_zennit(model, x, y, first):
+    vision.torchvision()  # which zennit imports, where it does import
+    from zennit.attribution import Gradient
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.composites import SpecialFirstLayerMapComposite, layer_map_base
+    from zennit.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
+    from zennit.types import Convolution, Linear
+
+    rules = {
+        "same": ZPlus(), "flat": Flat(), "epsilon": Epsilon(), "w_squared": WSquare(zero_params="bias"),
+        "box": ZBox(low=torch.zeros_like(x), high=torch.ones_like(x)),
+    }  # fmt: skip
+    deeper = Epsilon() if first == "epsilon" else ZPlus()
+    composite = SpecialFirstLayerMapComposite(
+        layer_map=[(Convolution, deeper), (Linear, Epsilon()), *layer_map_base()],
+        first_map=[(Convolution, rules[first])], canonizers=[SequentialMergeBatchNorm()],
+    )  # fmt: skip
+    with Gradient(model, composite) as attributor:
+        return attributor(x.clone(), lambda logits: logits * F.one_hot(y, logits.shape[1]).to(logits))[1].detach()
+
+
+@pytest.mark.parametrize("first", ["epsilon", "same", "flat", "box", "w_squared"])
+def test_relevance_is_that_of_zennit(first):
+    """With batch norm, pooling and biases; zennit counts the bias in the w^2 rule's denominator unless told not to."""
+    model = randomised(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+        )
+    )  # fmt: skip
+    x, y = images(), torch.tensor([0, 1, 2])
+    if first == "epsilon":
+        found = lrp(model, x, y, composite="epsilon")
+    else:
+        found = lrp(model, x, y, first=first, bounds=(0.0, 1.0) if first == "box" else None)
+    expected = by_zennit(model, x, y, first)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-3

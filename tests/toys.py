@@ -130,3 +130,46 @@ def trained(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int = 6
     for parameter in model.parameters():
         parameter.grad = None
     return model.eval()
+
+
+class Weighted(nn.Module):
+    """Linear in all entries, in float64."""
+
+    def __init__(self, channels: int, size: int, classes: int, seed: int) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(seed)
+        shape = (classes, channels, size, size)
+        self.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.randn(classes, generator=rng, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", x, self.weight) + self.bias
+
+
+def weighted(
+    n: int = 12,
+    channels: int = 1,
+    *,
+    size: int = 6,
+    classes: int = 3,
+    seed: int = 0,
+    absent: float = 0.3,
+    **fields: Any,
+) -> Subject:
+    """A linear model on noise, explained for what it predicts."""
+    model = Weighted(channels, size, classes, seed).eval()
+    rng = torch.Generator().manual_seed(seed + 1)
+    inputs = torch.rand(n, channels, size, size, generator=rng, dtype=torch.float64)
+    with torch.no_grad():
+        targets = model(inputs).argmax(1)
+    return Subject(model, inputs, targets, absent=absent, **{"name": "weighted", **fields})
+
+
+def of_weights(change: Callable[[Tensor, Tensor], Tensor], name: str, **fields: Any) -> Method:
+    """A map from the weights of the target class and the image (N, C, H, W)."""
+    return made(lambda m, x, t: change(m.weight[t].detach(), x), name, **{"signed": True, **fields})
+
+
+effect = of_weights(lambda w, x: w * (x - 0.3), "effect")  # what each entry adds to the logit beyond an absent one
+against = of_weights(lambda w, x: -w * (x - 0.3), "against")
+weight = of_weights(lambda w, x: w, "weight")

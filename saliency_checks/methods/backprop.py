@@ -92,7 +92,7 @@ def _gradient_under(rules: Guided, what: str, model: nn.Module, inputs: Images, 
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"backward_rule"},
+    claims={"backward_rule", "input_shift_invariance", "scale", "symmetry"},
     expected_failures=IMAGE_NOT_MODEL,
     reference="Springenberg et al. 2015, Striving for simplicity, section 3.4",
 )
@@ -107,7 +107,7 @@ def guided_backprop(model: nn.Module, inputs: Images, targets: Classes) -> Image
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"backward_rule"},
+    claims={"backward_rule", "input_shift_invariance", "scale", "symmetry"},
     expected_failures={f"{check}/fashion_cnn": reason for check, reason in IMAGE_NOT_MODEL.items()},
     profiles={"thorough"},
     reference="Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 2.1",

@@ -41,6 +41,7 @@ def ratio(above: Tensor, below: Tensor) -> Tensor:
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance", "scale"},
     expected_failures={
         **COARSE,
         "label_permutation": "its ReLU leaves more than a tenth of the maps of twins that memorised all zero, and"
@@ -57,6 +58,7 @@ def grad_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | No
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Chattopadhay et al. 2018, Grad-CAM++, equations 5, 9 and 19",
@@ -72,6 +74,7 @@ def grad_cam_plus_plus(model: nn.Module, inputs: Images, targets: Classes, layer
 @method(
     needs={"gradient", "conv"},
     signed=True,
+    claims={"input_shift_invariance", "scale"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Fu et al. 2020, Axiom-based Grad-CAM, equations 1 and 8",
@@ -89,6 +92,7 @@ def xgrad_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | N
 @method(
     needs={"gradient", "conv"},
     signed=True,
+    claims={"input_shift_invariance", "scale"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Draelos and Carin 2020, HiResCAM, equation 4",
@@ -102,6 +106,7 @@ def hires_cam(model: nn.Module, inputs: Images, targets: Classes, layer: str | N
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance", "scale"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Jiang et al. 2021, LayerCAM, equations 5 to 7",
@@ -130,6 +135,7 @@ def principal(activation: Activation, centred: bool) -> Activation:
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance"},
     expected_failures={
         **COARSE,
         "contract": "it reads the activation alone, so that every class gets the same map",
@@ -149,6 +155,7 @@ def eigen_cam(
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance", "scale"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="pytorch-grad-cam, EigenGradCAM, after Muhammad and Yeasin 2020",

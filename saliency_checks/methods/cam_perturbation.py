@@ -39,6 +39,7 @@ def weighted(activation: Activation, weights: Weights) -> Float[Tensor, "n 1 i j
 @method(
     needs={"gradient", "conv", "baseline"},
     signed=False,
+    claims={"input_shift_invariance"},
     expected_failures=SITE_IN_A_CELL,
     profiles={"thorough"},
     reference="Wang et al. 2020, Score-CAM, equations 3 to 6 and algorithm 1",
@@ -73,6 +74,7 @@ def score_cam(
 @method(
     needs={"gradient", "conv"},
     signed=False,
+    claims={"input_shift_invariance", "scale"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Desai and Ramaswamy 2020, Ablation-CAM, equations 5 and 6",
@@ -107,6 +109,7 @@ def _without(activation: Activation, channel: Int[Tensor, " n"]) -> Activation:
 @method(
     needs={"gradient", "conv", "baseline"},
     signed=False,
+    claims={"input_shift_invariance"},
     expected_failures=SITE_IN_A_CELL,
     profiles={"thorough"},
     reference="Zhang et al. 2024, Opti-CAM, section 3.2",

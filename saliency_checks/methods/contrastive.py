@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # From the logits, -inf in place of the class's own, to the share that is taken off for each of the others.
 Shares = Callable[[Tensor], Tensor]
+# Who else counts, or how much, depends on the logits.
+LOST = {"max": {"linearity"}, "weighted": {"linearity", "scale"}}
 REFERENCE = "Wang and Wang 2022, Why not other classes? Towards class-contrastive back-propagation explanations, sec. 4"
 
 
@@ -57,7 +59,7 @@ def contrasted(method: Any, shares: Shares, name: str) -> Method:
     """
     base = as_method(method)
     is_linear = "linearity" in base.claims
-    lost = {"completeness", "backward_rule"} | ({"linearity"} if name != "mean" else set())
+    lost = {"completeness", "backward_rule"} | LOST.get(name, set())
 
     def explain(model: nn.Module, inputs: Images, targets: Int[Tensor, " n"], **given: Tensor) -> Any:
         """The map of the class minus those of the others."""

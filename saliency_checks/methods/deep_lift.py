@@ -102,7 +102,7 @@ def _global_max(both: Tensor, dim: int | tuple[int, ...] = (), keepdim: bool = F
 @method(
     needs={"gradient", "baseline"},
     signed=True,
-    claims={"completeness", "saturation", "backward_rule"},
+    claims={"backward_rule", "completeness", "input_shift_invariance", "linearity", "saturation", "scale", "symmetry"},
     reference="Shrikumar et al. 2017, Learning important features through activation differences, section 3",
 )
 def deep_lift(model: nn.Module, inputs: Images, targets: Classes, baseline: Baseline = 0.0) -> Images:
@@ -130,7 +130,7 @@ def deep_lift(model: nn.Module, inputs: Images, targets: Classes, baseline: Base
 @method(
     needs={"gradient", "references"},
     signed=True,
-    claims={"saturation", "backward_rule"},
+    claims={"backward_rule", "completeness", "input_shift_invariance", "linearity", "saturation", "scale", "symmetry"},
     profiles={"thorough"},
     reference="Lundberg and Lee 2017, A unified approach to interpreting model predictions, section 4.2, Deep SHAP",
 )

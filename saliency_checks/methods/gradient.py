@@ -37,7 +37,7 @@ def input_gradient(
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "linearity", "scale", "symmetry"},
     reference="Simonyan et al. 2014, Deep inside convolutional networks, section 3.1",
 )
 def gradient(
@@ -50,7 +50,7 @@ def gradient(
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "scale", "symmetry"},
     reference="Simonyan et al. 2014, Deep inside convolutional networks, section 3.1",
     profiles={"thorough"},
 )
@@ -64,7 +64,7 @@ def gradient_magnitude(
 @method(
     needs={"gradient"},
     signed=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={"dummy", "implementation_invariance", "linearity", "scale", "symmetry"},
     reference="Shrikumar et al. 2016, Not just a black box, section 3",
 )
 def input_x_gradient(
@@ -77,7 +77,7 @@ def input_x_gradient(
 @method(
     needs={"gradient"},
     signed=False,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "scale", "symmetry"},
     reference="Yasin, Hare and Marcu 2024, |grad| * |input|",
     profiles={"thorough"},
 )
@@ -92,7 +92,7 @@ def abs_gradient_x_abs_input(
     needs={"gradient"},
     signed=False,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "linearity", "scale", "symmetry"},
     reference="Smilkov et al. 2017, SmoothGrad, section 2",
 )
 def smoothgrad(
@@ -110,7 +110,7 @@ def smoothgrad(
     needs={"gradient"},
     signed=False,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "symmetry"},
     reference="Hooker et al. 2019, A benchmark for interpretability methods, SmoothGrad-Squared",
     profiles={"thorough"},
 )
@@ -130,7 +130,7 @@ def smoothgrad_squared(
     needs={"gradient"},
     signed=False,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "symmetry"},
     reference="Adebayo et al. 2018, Local explanation methods for deep neural networks lack sensitivity, VarGrad",
     profiles={"thorough"},
 )

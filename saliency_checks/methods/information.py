@@ -30,6 +30,7 @@ LEAST_SPREAD = 0.01
     needs={"gradient", "conv", "references"},
     signed=False,
     stochastic=True,
+    claims={"input_shift_invariance"},
     expected_failures=COARSE,
     profiles={"thorough"},
     reference="Schulz et al. 2020, Restricting the flow, equations 2 to 8 and section 3.2 (per-sample bottleneck)",
@@ -113,5 +114,5 @@ def _statistics(
         mean, spread = r.mean((2, 3), keepdim=True), r.std((2, 3), keepdim=True)
     else:
         others = read(model, references, torch.zeros_like(references[:, 0, 0, 0]).long(), layer)[0]
-        mean, spread = others.mean(0, keepdim=True), others.std(0, keepdim=True)
+        mean, spread = others.mean(0, keepdim=True), others.std(0, keepdim=True).nan_to_num()  # one has none
     return mean.expand_as(r), spread.clamp(min=LEAST_SPREAD).expand_as(r)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks.method import method
-from saliency_checks.methods.blur import blurred
 from saliency_checks.methods.gradient import image_range, input_gradient
+from saliency_checks.perturbation.blur import blurred
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -74,7 +74,16 @@ def quadrature(rule: Quadrature, steps: int) -> Iterator[tuple[float, float]]:
 @method(
     needs={"gradient", "baseline"},
     signed=True,
-    claims={"completeness", "dummy", "implementation_invariance", "linearity", "saturation"},
+    claims={
+        "completeness",
+        "dummy",
+        "implementation_invariance",
+        "input_shift_invariance",
+        "linearity",
+        "saturation",
+        "scale",
+        "symmetry",
+    },
     reference="Sundararajan et al. 2017, Axiomatic attribution for deep networks, equation 1",
 )
 def integrated_gradients(
@@ -107,7 +116,15 @@ def integrated_gradients(
     needs={"gradient", "baseline"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={
+        "dummy",
+        "implementation_invariance",
+        "input_shift_invariance",
+        "linearity",
+        "saturation",
+        "scale",
+        "symmetry",
+    },
     reference="Smilkov et al. 2017, SmoothGrad, section 3.4; Adebayo et al. 2018, IG-SG",
     profiles={"thorough"},
 )
@@ -129,7 +146,7 @@ def smoothgrad_ig(
     needs={"gradient", "baseline"},
     signed=False,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "saturation", "symmetry"},
     reference="Hooker et al. 2019, A benchmark for interpretability methods, SmoothGrad-Squared of IG",
     profiles={"thorough"},
 )
@@ -165,7 +182,7 @@ def _noisy_integrated_gradients(
 @method(
     needs={"gradient"},
     signed=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={"dummy", "implementation_invariance", "linearity", "saturation", "scale"},
     reference="Xu et al. 2020, Attribution in scale and space, equation 4",
     profiles={"thorough"},
 )

@@ -44,7 +44,7 @@ def _windows(height: int, width: int, window: int, stride: int, device: torch.de
 @method(
     needs={"baseline"},
     signed=True,
-    claims={"implementation_invariance", "linearity", "saturation"},
+    claims={"implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     reference="Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 4.2",
 )
 @torch.no_grad()
@@ -82,7 +82,7 @@ def occlusion(
     needs={"baseline"},
     signed=True,
     stochastic=True,
-    claims={"implementation_invariance", "linearity"},
+    claims={"implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     profiles={"thorough"},
     reference="Petsiuk et al. 2018, RISE, equation 6 and section 3.2",
 )
@@ -142,7 +142,7 @@ def _enlargement(size: int, cells: int) -> Float[Tensor, "l cells"]:
 @method(
     needs={"baseline"},
     signed=True,
-    claims={"implementation_invariance", "linearity", "saturation"},
+    claims={"implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     expected_failures=SITE_IN_A_SEGMENT,
     profiles={"thorough"},
     reference="Zeiler and Fergus 2014, section 4.2, on segments; captum, FeatureAblation",
@@ -178,7 +178,7 @@ def feature_ablation(
     needs={"baseline"},
     signed=True,
     stochastic=True,
-    claims={"completeness", "implementation_invariance", "linearity", "saturation"},
+    claims={"completeness", "implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     expected_failures=SITE_IN_A_SEGMENT,
     profiles={"thorough"},
     reference="Castro et al. 2009, Polynomial calculation of the Shapley value based on sampling; Strumbelj 2010",
@@ -212,7 +212,7 @@ def shapley_sampling(
     needs={"baseline"},
     signed=True,
     stochastic=True,
-    claims={"completeness", "implementation_invariance", "linearity", "saturation"},
+    claims={"completeness", "implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     expected_failures=SITE_IN_A_SEGMENT,
     profiles={"thorough"},
     reference="Lundberg and Lee 2017, A unified approach to interpreting model predictions, theorem 2",
@@ -264,7 +264,7 @@ def shapley_kernel(players: int, samples: int) -> tuple[Bool[Tensor, "m players"
     needs={"baseline"},
     signed=True,
     stochastic=True,
-    claims={"implementation_invariance", "linearity", "saturation"},
+    claims={"implementation_invariance", "input_shift_invariance", "linearity", "saturation", "scale"},
     expected_failures=SITE_IN_A_SEGMENT,
     profiles={"thorough"},
     reference="Ribeiro et al. 2016, Why should I trust you?, equation 2 and section 3.4",

@@ -156,7 +156,15 @@ def picked(inputs: Images, references: float | Tensor) -> Images:
     needs={"gradient"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={
+        "dummy",
+        "implementation_invariance",
+        "input_shift_invariance",
+        "linearity",
+        "saturation",
+        "scale",
+        "symmetry",
+    },
     reference="Yang et al. 2023, Re-calibrating feature attributions, IG-Uniform; Sturmfels et al. 2020, uniform",
     profiles={"thorough"},
 )
@@ -184,7 +192,7 @@ def ig_uniform(
     needs={"gradient"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "linearity", "scale", "symmetry"},
     reference="Yang et al. 2023, Re-calibrating feature attributions, IG-SG",
     profiles={"thorough"},
 )
@@ -210,7 +218,7 @@ def ig_smoothgrad(
     needs={"gradient"},
     signed=False,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "symmetry"},
     reference="Yang et al. 2023, Re-calibrating feature attributions, IG-SQ",
     profiles={"thorough"},
 )
@@ -236,7 +244,16 @@ def ig_squared(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={
+        "completeness",
+        "dummy",
+        "implementation_invariance",
+        "input_shift_invariance",
+        "linearity",
+        "saturation",
+        "scale",
+        "symmetry",
+    },
     reference="Erion et al. 2021, Improving performance of deep learning models with axiomatic attribution priors",
     profiles={"thorough"},
 )
@@ -261,7 +278,16 @@ def expected_gradients(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance", "linearity"},
+    claims={
+        "completeness",
+        "dummy",
+        "implementation_invariance",
+        "input_shift_invariance",
+        "linearity",
+        "saturation",
+        "scale",
+        "symmetry",
+    },
     reference="Lundberg and Lee 2017; captum's GradientShap, shap's GradientExplainer",
     profiles={"thorough"},
 )
@@ -285,7 +311,7 @@ def gradient_shap(
     needs={"gradient"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "scale", "symmetry"},
     reference="Pan et al. 2021, Explaining deep neural network models with adversarial gradient integration, alg. 1",
     profiles={"thorough"},
 )
@@ -339,7 +365,7 @@ def _other_classes(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={"dummy", "implementation_invariance"},
+    claims={"dummy", "implementation_invariance", "input_shift_invariance", "saturation", "symmetry"},
     reference="Yang et al. 2023, Local path integration for attribution, section 4",
     profiles={"thorough"},
 )

@@ -25,7 +25,7 @@ COUNTS = (9, 25, 49, 100, 196)
 @method(
     needs={"gradient"},
     signed=True,
-    claims={"implementation_invariance"},
+    claims={"implementation_invariance", "input_shift_invariance", "saturation", "scale"},
     profiles={"thorough"},
     reference="Kapishnikov et al. 2019, XRAI, section 3 and algorithm 1",
 )

@@ -8,7 +8,7 @@ from saliency_checks.explain import generator, model_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.metrics.planted_deletion import reading
-from saliency_checks.perturbation import FILLS, outputs
+from saliency_checks.perturbation import outputs
 from saliency_checks.subject import Subject
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the pixels that are deleted
@@ -26,7 +26,7 @@ def class_advantage(method: Method, subject: Subject, draw: Draw) -> Scores:
     """
     n = min(draw.n, len(subject))
     inputs, found = subject.inputs[:n], logits(subject)[:n]
-    fill = FILLS["mean"](inputs, subject.absent_value)
+    fill = subject.absent_value.to(inputs).expand_as(inputs)
     pair = [classes(subject, which) for which in ("most_likely", "least_likely")]
     counts = [max(1, round(share * inputs[0, 0].numel())) for share in SHARES]
     lead = (found.amax(1) - found.amin(1)).clamp(min=1e-12)

@@ -29,7 +29,6 @@ class Smallest:
 
 
 ONE_PERCENT = Smallest()
-PRESETS = {"saliencysense": {"effective_complexity": Smallest(threshold=1e-5, of_largest=False, in_pixels=True)}}
 
 
 @metric(better="lower", reference="Bhatt et al. 2020, equation 5, divided by log(pixels)")

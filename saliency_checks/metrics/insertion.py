@@ -1,22 +1,26 @@
-"""Insertion alone: most relevant pixels shown first, which is deletion from the other end. Reported, not gated."""
+"""Insertion alone: most relevant units shown first. That is deletion of the least relevant first, read backwards."""
 
 from __future__ import annotations
 
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
 from saliency_checks.metrics.deletion_insertion import one_side
+from saliency_checks.perturbation import Curve
 from saliency_checks.subject import Subject
+
+LEAST = Curve(orders=("least",), against="random")
+LEAST_BLACK = Curve(imputer="black", orders=("least",), against="random")
 
 
 @metric(
     readings=True, reference="Petsiuk et al. 2018, section 4.1", meaning="what ranks first does not bring the class"
 )
-def insertion(method: Method, subject: Subject, draw: Draw) -> Scores:
+def insertion(method: Method, subject: Subject, draw: Draw, settings: Curve = LEAST) -> Scores:
     """Area between the map's curve and a random order's, showing most relevant pixels first on the absent value."""
-    return one_side(1, "mean", method, subject, draw)
+    return one_side(method, subject, draw, settings)
 
 
 @metric(readings=True, reference="Petsiuk et al. 2018, with a black start")
-def insertion_black(method: Method, subject: Subject, draw: Draw) -> Scores:
+def insertion_black(method: Method, subject: Subject, draw: Draw, settings: Curve = LEAST_BLACK) -> Scores:
     """As ``insertion``, starting from a black image."""
-    return one_side(1, "black", method, subject, draw)
+    return one_side(method, subject, draw, settings)

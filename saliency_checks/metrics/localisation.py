@@ -33,10 +33,6 @@ class Pointing:
 
 
 EXACTLY = Pointing()
-PRESETS = {
-    "saliencysense": {"pointing_game": EXACTLY},
-    "excitation_backprop": {"pointing_game": Pointing(tolerance=15.0)},
-}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ class BoxMatch:
 
 
 HALF = BoxMatch()
-PRESETS = {"saliencysense": {"localisation_error": HALF, "localisation_error_top1": HALF}}
 
 
 def boxes(mask: NDArray[np.bool_]) -> list[Box]:

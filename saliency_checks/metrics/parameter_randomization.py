@@ -26,7 +26,6 @@ class Reset:
 
 
 BY_PROFILE = Reset()
-PRESETS = {"attribench": {"parameter_randomization": Reset(redraws=1)}}
 
 
 @metric(

@@ -17,7 +17,7 @@ from saliency_checks import maps
 from saliency_checks.explain import generator, subject_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric, own_images
-from saliency_checks.perturbation import FILLS, outputs
+from saliency_checks.perturbation import local_mean, outputs
 from saliency_checks.subject import Subject, Unqualified
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def logit_drop(subject: Subject, order: Int[Tensor, "n p"]) -> Float[Tensor, " n
     n = len(order)
     inputs, targets = subject.inputs[:n], subject.targets[:n]
     if subject.clean is None:
-        fill = FILLS["local_mean"](inputs, subject.absent_value)
-        logits = outputs(subject.model, inputs, fill, order, (0, *COUNTS))
+        logits = outputs(subject.model, inputs, local_mean(inputs), order, (0, *COUNTS))
     else:
         assert subject.truth is not None
         site = int(subject.truth[0].sum())

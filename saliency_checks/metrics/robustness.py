@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 NEAR = Neighbours()
-# The originals take the length over channels as well; here a map has one value per pixel.
-_ATTRIBENCH = Neighbours(in_spreads=False, draws=50, norm="peak", same_class=False)
-_SALIENCYSENSE = Neighbours(radius=0.2, in_spreads=False, same_class=False)
-PRESETS = {
-    "attribench": {"max_sensitivity": _ATTRIBENCH},
-    "saliencysense": {"max_sensitivity": _SALIENCYSENSE, "average_sensitivity": _SALIENCYSENSE},
-    "captum": {"max_sensitivity": Neighbours(radius=0.02, in_spreads=False, same_class=False)},
-}
 
 
 def _most(found: Changes, values: Float[Tensor, "d n"]) -> Scores:

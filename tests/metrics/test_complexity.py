@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.complexity import (
-    PRESETS,
     Smallest,
     complexity,
     effective_complexity,
@@ -105,7 +104,9 @@ def test_the_published_numbers_of_the_fake_class_activation_map():
     fake = torch.ones(224, 224)
     fake[0, 0] = 0
     assert score(entropy, fake) * np.log(224 * 224) == pytest.approx(10.8233, abs=5e-5)
-    assert score(effective_complexity, fake, settings=PRESETS["saliencysense"]["effective_complexity"]) == 50175
+    assert (
+        score(effective_complexity, fake, settings=effective_complexity.with_preset("saliencysense").settings) == 50175
+    )
     assert score(sparseness, fake) == pytest.approx(2.0e-5, abs=1e-6)
 
 

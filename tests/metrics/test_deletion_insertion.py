@@ -14,22 +14,16 @@ from saliency_checks.maps import random_orders
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.deletion import deletion, deletion_black
-from saliency_checks.metrics.deletion_insertion import (
-    FRACTIONS,
-    advantages,
-    area,
-    curves,
-    deletion_insertion,
-    random_area,
-)
+from saliency_checks.metrics.deletion_insertion import BOTH, advantages, deletion_insertion, zero_area
 from saliency_checks.metrics.insertion import insertion, insertion_black
+from saliency_checks.perturbation import area, curve, scaled
 from saliency_checks.run import run
 from saliency_checks.subject import Subject, Unqualified
 
 from toys import constant, made, magnitude, white_noise
 
 ABSENT = 0.1
-GRID = [round(f * 64) for f in FRACTIONS]
+GRID = [round(f * 64) for f in BOTH.fractions]
 
 
 class Additive(nn.Module):
@@ -44,9 +38,16 @@ class Additive(nn.Module):
         return torch.stack([score, -score], dim=1)
 
 
-def curve(subject: Subject, order: torch.Tensor, fill: str = "mean") -> torch.Tensor:
+def curve_of(subject: Subject, order: torch.Tensor, fill: str = "absent") -> torch.Tensor:
     """The curve of one order of all images."""
-    return curves(replace(subject), len(order), fill, ("test",), lambda start, stop: order[None, start:stop])[0]
+    values = torch.empty(order.shape).scatter_(1, order, -torch.arange(64.0).expand_as(order))
+    method = Method(name="given", signed=True, explain=lambda m, x, t: values.view_as(x))
+    subject, settings = replace(subject), replace(BOTH, imputer=fill)
+    return scaled(curve(method, subject, len(order), 0, settings, "most"), subject, settings)
+
+
+def random_area(subject: Subject, n: int, fill: str = "absent") -> torch.Tensor:
+    return zero_area(subject, n, 0, replace(BOTH, imputer=fill))
 
 
 def additive(n: int = 48, **fields) -> Subject:
@@ -82,17 +83,17 @@ reversed_map = replace(
 
 def test_the_curve_of_any_order_is_a_cumulative_sum():
     subject, order = additive(8), random_orders(8, 64, generator=generator("order"))
-    np.testing.assert_allclose(curve(subject, order).numpy(), remaining(shares(subject), order.numpy()), atol=1e-5)
+    np.testing.assert_allclose(curve_of(subject, order).numpy(), remaining(shares(subject), order.numpy()), atol=1e-5)
 
 
 def test_it_starts_at_one_and_ends_at_the_fill():
     subject, order = additive(8), random_orders(8, 64, generator=generator("order"))
-    found = curve(subject, order)
+    found = curve_of(subject, order)
     torch.testing.assert_close(found[:, 0], torch.ones(8))
     torch.testing.assert_close(found[:, -1], torch.zeros(8), atol=1e-5, rtol=0)
     with torch.no_grad():
         whole, empty = (subject.model(x)[:, 0] for x in (subject.inputs, torch.zeros_like(subject.inputs)))
-    torch.testing.assert_close(curve(subject, order, "black")[:, -1], empty / whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(curve_of(subject, order, "black")[:, -1], empty / whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_shift_common_to_all_logits_and_their_scale_do_not_count():
@@ -102,17 +103,17 @@ def test_a_shift_common_to_all_logits_and_their_scale_do_not_count():
 
     subject, order = additive(8), random_orders(8, 64, generator=generator("order"))
     shifted = replace(subject, model=Shifted())
-    torch.testing.assert_close(curve(shifted, order), curve(subject, order), atol=1e-3, rtol=0)
+    torch.testing.assert_close(curve_of(shifted, order), curve_of(subject, order), atol=1e-3, rtol=0)
 
 
 def test_the_area_is_the_trapezoid_rule():
-    curves = torch.rand(5, len(FRACTIONS), generator=generator("area"), dtype=torch.float64)
-    np.testing.assert_allclose(area(curves).numpy(), under(curves.numpy()))
+    curves = torch.rand(5, len(BOTH.fractions), generator=generator("area"), dtype=torch.float64)
+    np.testing.assert_allclose(area(curves, BOTH).numpy(), under(curves.numpy()))
 
 
 def test_true_contributions_gain_on_both_sides_what_sorting_them_gains():
     subject = additive()
-    parts, random = shares(subject), random_area(subject, 48, 0, "mean").numpy()
+    parts, random = shares(subject), random_area(subject, 48).numpy()
     gains, curves = advantages(contributions, subject, 48, 0)
     most = np.argsort(-parts, 1)
     np.testing.assert_allclose(curves[0].numpy(), remaining(parts, most), atol=1e-5)
@@ -123,7 +124,7 @@ def test_true_contributions_gain_on_both_sides_what_sorting_them_gains():
 
 
 def test_a_random_order_has_area_one_half_on_average():
-    found = random_area(additive(400), 400, 0, "mean").numpy()
+    found = random_area(additive(400), 400).numpy()
     assert abs(found.mean() - 0.5) < 4 * found.std() / 20
 
 
@@ -161,7 +162,7 @@ def test_an_increasing_transform_changes_nothing(increasing):
 @pytest.mark.parametrize(("metric", "fill"), [(insertion, ABSENT), (insertion_black, 0.0)])
 def test_insertion_is_the_area_of_the_curve_that_shows_the_most_relevant_first(metric, fill):
     subject = additive(12)
-    name = "black" if metric is insertion_black else "mean"
+    name = "black" if metric is insertion_black else "absent"
     attributions = contributions.explain(subject.model, subject.inputs, subject.targets).flatten(1)
     most = attributions.argsort(dim=1, descending=True)
     steps = []
@@ -172,14 +173,14 @@ def test_insertion_is_the_area_of_the_curve_that_shows_the_most_relevant_first(m
             chosen = most[:, :count].unsqueeze(1)
             shown.scatter_(2, chosen, subject.inputs.flatten(2).gather(2, chosen))
             steps.append(subject.model(shown.view_as(subject.inputs))[:, 0] / original)
-    expected = under(torch.stack(steps, 1).double().numpy()) - random_area(subject, 12, 0, name).numpy()
+    expected = under(torch.stack(steps, 1).double().numpy()) - random_area(subject, 12, name).numpy()
     np.testing.assert_allclose(metric.measure(contributions, subject, Draw(n=12)).values[0, 0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("metric", "fill"), [(deletion, "mean"), (deletion_black, "black")])
+@pytest.mark.parametrize(("metric", "fill"), [(deletion, "absent"), (deletion_black, "black")])
 def test_deletion_is_its_own_side_of_the_pair(metric, fill):
     subject = additive(12)
-    expected = advantages(contributions, subject, 12, 0, fill)[0][0]
+    expected = advantages(contributions, subject, 12, 0, replace(BOTH, imputer=fill))[0][0]
     assert np.array_equal(metric.measure(contributions, subject, Draw(n=12)).values[0, 0], expected.double().numpy())
 
 
@@ -203,7 +204,7 @@ def test_an_image_without_a_logit_of_its_own_does_not_count_without_limit():
     subject, order = additive(8), random_orders(8, 64, generator=generator("order"))
     with torch.no_grad():
         subject.inputs[0] = ABSENT + 1e-6
-    assert curve(subject, order)[0].abs().max() < 1e-3
+    assert curve_of(subject, order)[0].abs().max() < 1e-3
 
 
 def test_the_three_groups_are_both_sides_and_the_best_control():

@@ -14,7 +14,7 @@ from torch import nn
 
 from saliency_checks import cache, patch
 from saliency_checks.metric import Draw
-from saliency_checks.metrics.impact_coverage import DEFAULT, PRESETS, Coverage, attacked, impact_coverage
+from saliency_checks.metrics.impact_coverage import DEFAULT, Coverage, attacked, impact_coverage
 from saliency_checks.patch import PatchRecipe, corners, paste, patches
 from saliency_checks.run import run
 from saliency_checks.subject import Subject
@@ -206,5 +206,5 @@ def test_pixels_are_ranked_by_size_where_the_map_is_no_contribution():
 
 
 def test_presets_name_the_original_s_settings():
-    assert PRESETS["attribench"]["impact_coverage"] == DEFAULT
+    assert impact_coverage.with_preset("attribench").settings == DEFAULT
     assert (DEFAULT.tries, DEFAULT.patch.area, DEFAULT.patch.classes, DEFAULT.patch.rate) == (51, 0.1, 10, 0.05)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from saliency_checks import randomization
 from saliency_checks.metric import Draw
-from saliency_checks.metrics.parameter_randomization import PRESETS, parameter_randomization
+from saliency_checks.metrics.parameter_randomization import parameter_randomization
 from saliency_checks.run import run
 
 from toys import constant, conv_net, gradient, made, magnitude, mlp, plain_gradient, subject_of, white_noise, zero
@@ -73,7 +73,7 @@ def test_a_map_that_becomes_constant_has_changed():
 
 def test_the_published_setting_draws_once():
     subject = subject_of(conv_net(), 3, n=8)
-    once = values(gradient, subject, settings=PRESETS["attribench"]["parameter_randomization"])
+    once = values(gradient, subject, settings=parameter_randomization.with_preset("attribench").settings)
     assert once.shape == (1, 1, 8)
     np.testing.assert_array_equal(once[0, 0], values(gradient, subject)[0, 0])
     assert run("parameter_randomization", gradient, subject).verdict == "reported"

@@ -11,7 +11,7 @@ from captum.metrics import sensitivity_max
 from torch import nn
 
 from saliency_checks.metric import Draw
-from saliency_checks.metrics.robustness import PRESETS, average_sensitivity, local_lipschitz, max_sensitivity
+from saliency_checks.metrics.robustness import average_sensitivity, local_lipschitz, max_sensitivity
 from saliency_checks.neighbours import Neighbours, changes, offsets
 from saliency_checks.run import run
 from saliency_checks.subject import Subject
@@ -59,7 +59,7 @@ def test_input_times_gradient_of_a_linear_model_moves_by_the_weighted_noise(norm
 @pytest.mark.parametrize("method", [gradient, input_gradient], ids=lambda m: m.name)
 def test_captum_finds_the_same_on_the_same_noise(method):
     subject = subject_of(conv_net(channels=1), 1, n=5)
-    settings = replace(PRESETS["captum"]["max_sensitivity"], draws=7)
+    settings = replace(max_sensitivity.with_preset("captum").settings, draws=7)
     mine = values(max_sensitivity, method, subject, settings)
     shifts = torch.stack([offsets(subject, 5, 0, i, settings) for i in range(7)], dim=1)
 

@@ -1,0 +1,332 @@
+"""What a study measured, on disk: one Parquet file per unit of work, whole or not there, so that a killed run goes on.
+
+A unit is named by its columns and made by its recipe. Its file says both; one that is cut off, damaged, or made by
+another recipe is made again. There is one file per name, so nothing is ever there twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from saliency_checks.fixtures.progress import Live
+
+FORMAT = 1
+PACKAGES = ("saliency-checks", "captum", "numpy", "pyarrow", "scipy", "torch", "torchvision")
+BAR = 20  # characters
+
+Columns = Mapping[str, Any]  # values per row, by column; a single value stands in every row
+Plain = str | int | float | bool
+
+
+class Mismatch(Exception):
+    """The folder holds another study, or one of another setup."""
+
+
+class Nothing(Exception):
+    """What a unit raises that has no rows, and never will have: the text says why. It counts as made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One part of the work: small enough to lose when a run is killed.
+
+    Attributes:
+        columns: its name, as values of the table's first columns (subject, method, metric).
+        recipe: all else that its values depend on, as JSON holds it: settings, seed, images, hashes of data and code.
+        make: measures it, and returns the further columns, one value per row.
+        passes: images through the model that this takes, for the progress bar.
+    """
+
+    columns: Mapping[str, Plain]
+    recipe: Mapping[str, Any]
+    make: Callable[[], Columns]
+    passes: int = 1
+
+    @property
+    def file(self) -> str:
+        """Readable, and different for different names also where the readable part is the same."""
+        name = json.dumps(dict(self.columns))
+        readable = "-".join(re.sub(r"[^a-zA-Z0-9_.@]+", "_", str(value))[:60] for value in self.columns.values())
+        return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.parquet"
+
+    @property
+    def identity(self) -> str:
+        """What a part must say that it is."""
+        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """What is kept of a unit.
+
+    Attributes:
+        columns, recipe: as the unit's.
+        seconds: that it took.
+        reason: why it has no rows, or "".
+        table: its rows.
+    """
+
+    file: Path
+    columns: Mapping[str, Plain]
+    recipe: Mapping[str, Any]
+    seconds: float
+    reason: str
+    table: pa.Table
+
+    @classmethod
+    def of(cls, file: Path) -> Part | None:
+        """None where the file is not whole."""
+        if (table := _read(file)) is None:
+            return None
+        said = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        unit = json.loads(said["identity"])
+        return cls(
+            file=file, columns=unit["columns"], recipe=unit["recipe"], seconds=float(said["seconds"]),
+            reason=said["reason"], table=table,
+        )  # fmt: skip
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {
+            "columns": self.columns, "recipe": self.recipe, "rows": len(self.table), "seconds": self.seconds,
+            "reason": self.reason,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Store:
+    """A study's folder: ``parts/``, the joined table, tables, figures, ``summary.md`` and ``manifest.json``."""
+
+    out: Path
+    study: str
+    started: float = field(default_factory=time.monotonic, compare=False)
+
+    def __post_init__(self) -> None:
+        self.parts.mkdir(parents=True, exist_ok=True)
+        if (found := self.manifest.get("study", self.study)) != self.study:
+            raise Mismatch(f"{self.out} holds the study {found}: give {self.study} another --out")
+
+    @property
+    def parts(self) -> Path:
+        return self.out / "parts"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What ``manifest.json`` says; nothing where it is missing or damaged."""
+        with suppress(FileNotFoundError, ValueError):
+            found: dict[str, Any] = json.loads((self.out / "manifest.json").read_text("utf-8"))
+            return found
+        return {}
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to the manifest."""
+        text = json.dumps({**self.manifest, "study": self.study, **facts}, indent=1, sort_keys=True) + "\n"
+        self.write("manifest.json", text)
+
+    def setup(self, **facts: Any) -> None:
+        """Fix what all parts have in common, such as the number of images: a table must not mix two of them.
+
+        Raises:
+            Mismatch: the folder was made with another setup.
+        """
+        facts = json.loads(json.dumps(facts))
+        known = self.manifest.get("setup", facts)
+        for name, value in facts.items():
+            if known.get(name) != value:
+                raise Mismatch(
+                    f"{self.out} was made with {name} {known.get(name)!r}, and this run asks for {value!r}: ask for the"
+                    " same, or give another --out"
+                )
+        self.note(setup=facts)
+
+    def part(self, unit: Unit) -> pa.Table:
+        """The rows of one unit: read where they are there and whole, otherwise made and written at once."""
+        if (found := self.read(unit)) is not None:
+            return found
+        started = time.monotonic()
+        made, reason = pa.table({}), ""
+        try:
+            made = _table(unit, unit.make())
+        except Nothing as nothing:
+            reason = str(nothing)
+        seconds = str(round(time.monotonic() - started, 3))
+        said = {"identity": unit.identity, "rows": str(len(made)), "seconds": seconds, "reason": reason}
+        _replace(self.parts / unit.file, lambda file: _write(made.replace_schema_metadata(said), file))
+        return made
+
+    def read(self, unit: Unit) -> pa.Table | None:
+        """The rows of one unit, or None where it is not there, not whole, or made by another recipe."""
+        return _read(self.parts / unit.file, unit.identity)
+
+    def run(self, units: Sequence[Unit]) -> None:
+        """All units in their order; a bar on stderr shows the passes done and left."""
+        left = [unit for unit in units if self.read(unit) is None]
+        bar = _Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
+        for unit in left:
+            bar.show(" ".join(map(str, unit.columns.values())))
+            self.part(unit)
+            bar.advance(unit.passes)
+        bar.close()
+
+    def forget(self, is_stale: Callable[[Part], bool]) -> None:
+        """Remove the parts of what is no longer so."""
+        for part in self.made():
+            if is_stale(part):
+                part.file.unlink()
+
+    def made(self) -> Iterator[Part]:
+        """Every whole part, in an order of its own that does not depend on when it was made."""
+        found = (part for file in self.parts.glob("*.parquet") if (part := Part.of(file)) is not None)
+        yield from sorted(found, key=lambda part: [str(value) for value in part.columns.values()])
+
+    def table(self) -> pa.Table:
+        """All whole parts, sorted by their columns: the same bytes in whatever order they were made.
+
+        Raises:
+            Mismatch: there are none.
+        """
+        tables = [part.table.replace_schema_metadata() for part in self.made() if len(part.table)]
+        if not tables:
+            raise Mismatch(f"{self.out} holds no results yet: run the study without --report-only")
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def save(self, name: str, table: pa.Table | Mapping[str, Sequence[Any]]) -> None:
+        """A table as ``name.parquet``, or as ``name.csv`` where the name says so."""
+        whole = table if isinstance(table, pa.Table) else pa.table(dict(table))
+        if name.endswith(".csv"):
+            from pyarrow import csv
+
+            _replace(self.out / name, lambda file: csv.write_csv(whole, file))
+        else:
+            _replace(self.out / name, lambda file: _write(whole, file))
+
+    def write(self, name: str, text: str) -> None:
+        """A text file, whole or as it was."""
+        _replace(self.out / name, lambda file: file.write_text(text, "utf-8"))
+
+    def finish(self, *, seconds: float, seed: int, **facts: Any) -> None:
+        """The manifest: versions, seed, what each part is made of and took, hashes of the results."""
+        parts = {part.file.name: part.said for part in self.made()}
+        results = sorted(file for file in self.out.iterdir() if file.is_file() and file.name != "manifest.json")
+        self.note(
+            versions=versions(), seed=seed, parts=parts, seconds_of_last_run=round(seconds, 1),
+            seconds=round(sum(part["seconds"] for part in parts.values()), 1),
+            sha256={file.name: _sha(file) for file in results if not file.name.startswith(".")}, **facts,
+        )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of this program, of what it measures with, and of the machine's kind."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def code(function: Any) -> str:
+    """What tells whether a callable is still the same: this program's version, or a hash of the file it is in."""
+    while hasattr(function, "func") or hasattr(function, "__wrapped__"):
+        function = getattr(function, "func", None) or function.__wrapped__
+    module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
+    if module is None or module.__name__.startswith("saliency_checks."):
+        return versions().get("saliency-checks", "")
+    file = getattr(module, "__file__", None)
+    return _sha(Path(file)) if file else module.__name__
+
+
+class _Bar:
+    """``benchmark  [#####.....]  120 of 300 passes, 12 of 40 parts, 3:20 left  gradient``"""
+
+    def __init__(self, study: str, total: int, left: int, passes: int) -> None:
+        self.study, self.total, self.passes = study, total, max(passes, 1)
+        self.parts, self.done, self.started = total - left, 0, time.monotonic()
+        self.line = Live(sys.stderr)
+        if self.parts:
+            self.line.permanent(f"{study}: {self.parts} of {total} parts are there already")
+
+    def show(self, what: str) -> None:
+        share = self.done / self.passes
+        bar = "#" * int(BAR * share) + "." * (BAR - int(BAR * share))
+        spent = time.monotonic() - self.started
+        left = f", {_clock(spent / share - spent)} left" if share > 0 else ""
+        self.line(
+            f"{self.study} [{bar}] passes: {self.done:,} done, {self.passes - self.done:,} left;"
+            f" part {self.parts + 1} of {self.total}{left}: {what}"
+        )
+
+    def advance(self, passes: int) -> None:
+        self.done, self.parts = self.done + passes, self.parts + 1
+
+    def close(self) -> None:
+        self.line.erase()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def _table(unit: Unit, columns: Columns) -> pa.Table:
+    """The unit's name and values as columns of one length."""
+    if twice := sorted(set(columns) & set(unit.columns)):
+        raise ValueError(f"{unit.file}: the columns {', '.join(twice)} name the unit; values need other names")
+    sizes = {name: len(values) for name, values in columns.items() if not isinstance(values, Plain)}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"{unit.file}: columns of {sizes} rows, expected as many in each, and one column at least")
+    rows = next(iter(sizes.values()))
+    every = {**unit.columns, **columns}
+    return pa.table({name: [v] * rows if isinstance(v, Plain) else pa.array(_array(v)) for name, v in every.items()})
+
+
+def _array(values: Any) -> Any:
+    return values if isinstance(values, np.ndarray | list) else list(values)
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    parquet.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def _read(file: Path, identity: str | None = None) -> pa.Table | None:
+    """None where the file is missing, damaged, or says that it is something else."""
+    try:
+        table = parquet.read_table(file, page_checksum_verification=True, partitioning=None)
+        said = table.schema.metadata or {}
+        if identity is not None and said.get(b"identity") != identity.encode():
+            return None
+        return table if int(said[b"rows"]) == len(table) else None
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _replace(file: Path, write: Callable[[Path], Any]) -> None:
+    """Whoever reads the file sees the old one or the new one, also when the machine stops in between."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write(partial)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
