@@ -33,7 +33,7 @@ def script(name: str) -> str:
 def shell(folder: Path, step: str, **inputs: str) -> subprocess.CompletedProcess[str]:
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     given = {
-        "METHODS": "", "SUBJECTS": "", "PROFILE": "quick", "WORKERS": "1", "BASELINE": "", "ARGUMENTS": "",
+        "METHODS": "", "SUBJECTS": "", "PROFILE": "quick", "WORKERS": "0", "BASELINE": "", "ARGUMENTS": "",
         "REPORT": "out dir", "AGAINST": "", "GITHUB_STEP_SUMMARY": str(folder / "summary"), "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
@@ -46,7 +46,7 @@ def shell(folder: Path, step: str, **inputs: str) -> subprocess.CompletedProcess
 def test_the_actions_steps_check_report_and_annotate(tmp_path: Path) -> None:
     project.write(tmp_path)
     done = shell(
-        tmp_path, "check", METHODS="mine:good mine:crash", SUBJECTS="tiny", ARGUMENTS='-k "contract and not graft"'
+        tmp_path, "check", METHODS="mine:good\n  mine:crash\n", SUBJECTS="tiny", ARGUMENTS='-k "contract and not graft"'
     )  # fmt: skip
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
