@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from saliency_checks.plugin import (
+    CHECKS_PACKAGE,
     DEVICE,
     EXAMPLES_ATTRIBUTE,
     EXPECTED,
@@ -37,10 +38,16 @@ def _standing(config: pytest.Config, report: Report) -> Standing | None:
         return None
     from saliency_checks import baseline as file
 
-    option = config.option
-    parted = option.keyword or option.markexpr or getattr(option, "lf", False) or any("::" in a for a in config.args)
+    flags = ("keyword", "markexpr", "deselect", "lf")
+    files = (str(arg) for arg in config.args)
+    parted = any(getattr(config.option, flag, None) for flag in flags) or any(map(_is_part, files))
     selected = any(config.getoption(f"saliency_{name}") for name in ("method", "subject"))
     return file.standing(known, report, whole=not (parted or report.incomplete), selected=selected)
+
+
+def _is_part(argument: str) -> bool:
+    """Whether this names some of the checks and not all."""
+    return "::" in argument or argument.endswith(".py") or argument.startswith(f"{CHECKS_PACKAGE}.")
 
 
 class Collector:
