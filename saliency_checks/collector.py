@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +47,10 @@ def _standing(config: pytest.Config, report: Report) -> Standing | None:
     return file.standing(known, report, whole=not (parted or report.incomplete), selected=selected)
 
 
+def _let_sigterm_kill() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _is_part(argument: str) -> bool:
     """Whether this names some of the checks and not all."""
     return "::" in argument or argument.endswith(".py") or argument.startswith(f"{CHECKS_PACKAGE}.")
@@ -60,6 +66,13 @@ class Collector:
         self.report = Report()
         self.written: list[str] = []
         self.standing: Standing | None = None
+
+    def pytest_sessionstart(self) -> None:
+        """A CI server ends a job with SIGTERM: that is an interruption like Ctrl-C, and what there is gets written."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if settings(self.config).reports and in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self.config.add_cleanup(_let_sigterm_kill)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = {str(name): value for name, value in report.user_properties}
