@@ -69,22 +69,31 @@ def _parser() -> argparse.ArgumentParser:
 def _add_report(commands: Any) -> None:
     report = commands.add_parser("report", help="make a page of JSON reports; several are merged")
     report.add_argument("results", nargs="+", metavar="FILE.json", help="what --report FILE.json wrote")
-    report.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.html, .md or .json")
+    report.add_argument(
+        "-o", "--output", action="append", default=[], metavar="FILE", help="FILE.html, .md or .json; repeatable"
+    )
+    report.add_argument("--annotate", action="store_true", help="print what is red as annotations of a GitHub job")
     report.add_argument("--against", metavar="OLD.json", help="an older run, to be shown beside it")
 
 
 def _report(options: argparse.Namespace) -> int:
-    from saliency_checks.report import BadReport, files, merged
+    from saliency_checks.report import BadReport, files, github, merged
     from saliency_checks.report import json as json_report
 
+    if not options.output and not options.annotate:
+        _parser().error("report has nothing to do: give -o FILE, or --annotate")
     try:
         whole = merged(json_report.read(Path(name)) for name in options.results)
         older = json_report.read(Path(options.against)) if options.against else None
-        files.write(whole, Path(options.output), against=older)
+        for name in options.output:
+            files.write(whole, Path(name), against=older)
     except BadReport as error:
         print(f"saliency-checks: {error}", file=sys.stderr)
         return USAGE_ERROR
-    print(f"{len(whole.rows)} results: {options.output}")
+    if options.annotate:
+        print("\n".join(github.lines(whole)))
+    else:
+        print(f"{len(whole.rows)} results: {', '.join(options.output)}")
     return 0
 
 

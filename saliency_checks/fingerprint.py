@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -34,8 +35,9 @@ def fingerprint(subject: Subject) -> dict[str, str]:
 def _hash(text: str, tensors: Iterable[Tensor]) -> str:
     digest = hashlib.blake2b(text.encode())
     for tensor in tensors:
-        host = tensor.detach().cpu().contiguous()
-        digest.update(f"{host.dtype}{tuple(host.shape)}".encode())
-        # Bytes, because numpy lacks bfloat16; a scalar has no last dimension to view.
-        digest.update(host.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        with suppress(RuntimeError, NotImplementedError):  # sparse and quantised ones are told apart by shape alone
+            # Bytes, because numpy lacks bfloat16; a scalar has no last dimension to view.
+            host = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(host.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:LETTERS]

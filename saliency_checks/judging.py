@@ -12,6 +12,7 @@ from saliency_checks import baseline, fixtures, plugin, registry
 from saliency_checks import device as devices
 from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
+from saliency_checks.options import KnownFailure
 from saliency_checks.report import junit
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Result
 from saliency_checks.run import run
@@ -69,13 +70,13 @@ def expected_failure(config: pytest.Config, check: str, method: Method, subject:
     return listed.reason if listed else method.known_failure(check, subject)
 
 
-def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> plugin.KnownFailure | None:
+def _listed(config: pytest.Config, check: str, method: Method, subject: str) -> KnownFailure | None:
     entries = plugin.settings(config).expected_failures.items()
     stated = {(registry.slug(name.rpartition(":")[2]), *where): known for (name, *where), known in entries}
     return stated.get((method.name, check, subject)) or stated.get((method.name, check, ""))
 
 
-def _no_longer_excused(result: Result, listed: plugin.KnownFailure) -> Result:
+def _no_longer_excused(result: Result, listed: KnownFailure) -> Result:
     """Red, even where more images might decide it: the day by which it was to be mended is over."""
     told = f"  excused  until {listed.until}, which is over: {listed.reason}"
     head, *rest = result.message.splitlines()

@@ -16,7 +16,7 @@ from saliency_checks.subject import SubjectFactory
 from saliency_checks.verdict import Bound
 
 if TYPE_CHECKING:
-    from saliency_checks.plugin import Settings
+    from saliency_checks.options import Settings
 
 
 class BadSelection(ValueError):

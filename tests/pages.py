@@ -8,7 +8,7 @@ from typing import Any
 from saliency_checks.report import Report
 from saliency_checks.result import Result
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
+HOSTILE = "\"'></script><script>alert(1)</script><img src=x onerror=alert(1)>&"
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )  # fmt: skip

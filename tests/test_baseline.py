@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import report, result
 
-from saliency_checks import baseline, cli
+import saliency_checks as sc
+from saliency_checks import baseline, cli, collector
 from saliency_checks.baseline import Baseline, accepted, gated, standing
 from saliency_checks.compare import LEVEL, TOLERANCE, compare
 from saliency_checks.report import BadReport
@@ -21,6 +24,8 @@ from saliency_checks.result import Result
 from saliency_checks.verdict import quantile_of
 
 import project
+from toys import changed as changed_maps
+from toys import detector, gradient
 
 DATA = {"data": "a", "model": "m"}
 
@@ -88,6 +93,7 @@ def test_a_move_within_the_tolerance_is_none_however_sure() -> None:
     assert compare(scored(noise(0)), scored(noise(0) - 1.1 * TOLERANCE)).is_regression  # type: ignore[union-attr]
 
 
+@settings(max_examples=20)
 @given(st.floats(0.05, 0.5), st.sampled_from(["higher", "lower"]))
 def test_worse_is_the_other_way_round_where_lower_is_better(move: float, better: str) -> None:
     sign = 1 if better == "higher" else -1
@@ -182,6 +188,27 @@ def test_new_and_stale_entries_of_a_run() -> None:
     assert found.stale == ("complexity/gradient/tiny", "sign/other/tiny")
     assert standing(old, run, whole=True, selected=True).stale == ("complexity/gradient/tiny",)
     assert standing(old, run, whole=False, selected=False).stale == ()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "stale"),
+    [
+        ("keyword", "", 1), ("keyword", "sign", 0), ("markexpr", "x", 0), ("deselect", ["x"], 0), ("lf", True, 0),
+        ("args", ["saliency_checks.checks.test_sign"], 0), ("args", ["checks/test_sign.py"], 0),
+        ("args", ["checks"], 1),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_part_of_the_checks_calls_nothing_stale(
+    flag: str, value: Any, stale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = SimpleNamespace(**{"keyword": "", "markexpr": "", flag: value})
+    args = value if flag == "args" else ["saliency_checks.checks"]
+    config: Any = SimpleNamespace(option=option, args=args, getoption=lambda name: None)
+    monkeypatch.setattr(collector, "baseline", lambda config: known(scored([1, 0]), scored([1, 0], "complexity")))
+    found = collector._standing(config, report(scored([1, 0])))
+    assert found is not None
+    assert len(found.stale) == stale
 
 
 def test_only_what_is_accepted_moves() -> None:
@@ -279,28 +306,32 @@ def test_the_command_shows_what_moved_and_writes_only_what_is_accepted(
     assert cli.main(["baseline", str(file), "--from", str(results), "--accept", "*"]) == cli.USAGE_ERROR
 
 
-def test_a_run_against_its_baseline_is_red_where_it_fell_and_names_new_and_stale(tmp_path: Path) -> None:
+def test_a_method_that_got_worse_is_found_on_the_same_images(tmp_path: Path) -> None:
+    """From a real result through the file to a real result: paired, and red although the bound of .7 may hold."""
+    rng = torch.Generator().manual_seed(0)
+    broken = changed_maps(lambda g: g * (torch.rand(len(g), 1, 1, 1, generator=rng) > 0.15), "gradient")
+    first, again, worse = (
+        sc.run("planted_deletion", method, detector(64)) for method in (gradient, gradient, broken)
+    )  # fmt: skip
+    baseline.write(known(first), tmp_path / "b.json")
+    old = baseline.read(tmp_path / "b.json")
+    assert gated(old, again, quantile=None, source="b.json") is again
+    found = gated(old, worse, quantile=None, source="b.json")
+    assert found.verdict == "fail"
+    assert "paired over 64 images" in found.message
+
+
+def test_a_run_is_red_where_it_fell_behind_and_names_what_is_new(tmp_path: Path) -> None:
     """The bound of complexity holds all the time."""
+    old = result("complexity", "good", score=1.5, low=1.4, high=1.6, seed=0, scores=[], fingerprint={"data": "other"})
+    baseline.write(known(old, torch="1.0", profile="quick"), tmp_path / "base.json")
+    before = (tmp_path / "base.json").read_bytes()
     project.write(tmp_path)
-    assert project.check_in(tmp_path, "good", checks="complexity or deletion_insertion").code in (0, 1)
-    out, file = tmp_path / "out.json", tmp_path / "base.json"
-    assert cli.main(["baseline", str(file), "--from", str(out), "--accept", "*"]) == 0
-    known_key = "complexity/good/tiny"
-    document = json.loads(file.read_text())
-    for entry in document["results"]:
-        if entry["check"] == "complexity":
-            entry["scores"] = [[value + 0.5 for value in entry["scores"][0]]]  # as if it had been better
-            entry["score"] += 0.5
-        else:
-            entry["check"] = "sign"  # one new, one stale
-    document["environment"]["torch"] = "1.0"
-    file.write_text(json.dumps(document))
-    run = project.check_in(
-        tmp_path, "good", checks="complexity or deletion_insertion", also=("-n2", "--saliency-baseline=base.json")
-    )
+    run = project.check_in(tmp_path, "good", also=("--saliency-baseline=base.json", "--saliency-baseline-strict"))
     assert run.code == pytest.ExitCode.TESTS_FAILED, run.output
-    assert run.verdicts[known_key] == "fail"
-    assert "1.00 was 1.50: 0.50 worse" in run.output
+    assert run.verdicts == {"complexity/good/tiny": "fail", "contract/good/tiny": "pass"}
+    assert "1.00 was 1.50: 0.50 worse (between 0.40 and" in run.output
     assert "WARNING: measured with another torch" in run.output
-    assert "not in the baseline: deletion_insertion/good/tiny" in " ".join(run.output.split())
-    assert file.read_text() == json.dumps(document)
+    assert "another profile" not in run.output
+    assert "not in the baseline (this fails the run): contract/good/tiny" in " ".join(run.output.split())
+    assert (tmp_path / "base.json").read_bytes() == before

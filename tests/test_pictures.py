@@ -122,6 +122,7 @@ def test_a_fingerprint_takes_every_kind_of_number() -> None:
             self.register_buffer("count", torch.tensor(3))
             self.register_buffer("none", torch.zeros(0))
             self.register_buffer("flags", torch.ones(2, dtype=torch.bool))
+            self.register_buffer("sparse", torch.eye(3).to_sparse())
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1)[:, :CLASSES]

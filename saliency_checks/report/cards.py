@@ -135,7 +135,8 @@ def _section(row: Row, change: Change | None, data: Data) -> str:
     result = row.result
     command = result.command or f"saliency-checks run {result.method} --subject {result.subject} -k {result.check}"
     known = f'<p class="soft">Expected to fail: {e(row.expected)}</p>' if row.expected else ""
-    told = f'<p class="{change.kind}">{e(change.told)} (before: {e(change.was)})</p>' if change else ""
+    before = f" ({change.since})" if change and change.old else ""
+    told = f'<p class="{change.kind}">{e(change.told)}{e(before)}</p>' if change else ""
     return (
         f"<section {data(row, change)}><h4>{e(result.subject)} {badge(row)}</h4>{known}{told}{_facts(result)}"
         f"{charts(result, change.old if change else None)}{_images(result)}{_text(row)}"
@@ -166,7 +167,9 @@ def _text(row: Row) -> str:
 
 def _images(result: Result) -> str:
     made = "".join(_pair(example) for example in result.examples if isinstance(example, Mapping))
-    return f'<h4>worst and best images</h4><div class="images">{made}</div>' if made else ""
+    legend = "Red speaks for the class, blue against it, white is zero; a frame is the known cause."
+    head = f'<h4>worst and best images</h4><p class="soft"><small>{legend}</small></p>'
+    return f'{head}<div class="images">{made}</div>' if made else ""
 
 
 def _pair(example: Mapping[str, Any]) -> str:
