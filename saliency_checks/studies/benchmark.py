@@ -124,12 +124,12 @@ def _unit(cell: Cell, options: argparse.Namespace, digest: str) -> Unit:
         "subject": digest, "images": options.images, "seed": seed, "method": code(cell.method.source),
         "metric": code(cell.metric.measure), "settings": repr(cell.metric.settings), "better": cell.metric.better,
     }  # fmt: skip
-    return Unit(columns=cell.columns, recipe=recipe, make=partial(_scores, cell, options.images, seed))
+    return Unit(columns=cell.columns, recipe=recipe, make=partial(_scores, cell, options.images, seed, options.device))
 
 
-def _scores(cell: Cell, images: int, seed: int) -> Columns:
+def _scores(cell: Cell, images: int, seed: int, device: str) -> Columns:
     try:
-        scores = measured(cell.metric, cell.method, cell.subject, n=images, seed=seed)
+        scores = measured(cell.metric, cell.method, cell.subject, n=images, seed=seed, device=device)
     except (Unqualified, ContractError) as error:
         raise Nothing(str(error)) from error
     values = worst_group(cell.metric, scores)
