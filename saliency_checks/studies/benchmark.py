@@ -111,8 +111,8 @@ def coarser(metric: Metric, steps: int | None, draws: int | None) -> Metric:
     """The same metric, of the same name, with at most so many steps and draws: what a slow machine can do."""
     changes: dict[str, Any] = {}
     shares = getattr(metric.settings, "fractions", ())
-    if steps and len(shares) > steps:
-        changes["fractions"] = tuple(shares[round(i * (len(shares) - 1) / (steps - 1))] for i in range(steps))
+    if steps and len(shares) > (kept := max(2, steps)):
+        changes["fractions"] = tuple(shares[round(i * (len(shares) - 1) / (kept - 1))] for i in range(kept))
     if draws and getattr(metric.settings, "draws", 0) > draws:
         changes["draws"] = draws
     return replace(metric.with_settings(**changes), name=metric.name) if changes else metric
