@@ -45,10 +45,12 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
     return worst_group(metric, measured(metric, method, subject, n=n, seed=seed))
 
 
-def measured(check: str | Metric, method: Any, subject: Any, *, n: int | None = None, seed: int = 0) -> Scores:
+def measured(
+    check: str | Metric, method: Any, subject: Any, *, n: int | None = None, seed: int = 0, device: str | None = None
+) -> Scores:
     """All that :func:`measure` chooses from: every group and redraw, and which images were scored."""
     metric, explained = _metric(check), as_method(method)
-    built = build_subject(subject)
+    built = build_subject(subject, device)
     with in_eval_mode(built.model):
         judged = _applicable(metric, explained, built)
         return metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))

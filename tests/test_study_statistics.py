@@ -141,3 +141,7 @@ def test_more_images_rank_more_like_all_and_clear_differences_need_few():
     close = np.arange(8.0)[:, None] + RNG.normal(size=(8, 60)) * 6
     few_images, many = statistics.convergence(close, [2, 60], RNG).mean(0)
     assert few_images + 0.1 < many < 1
+
+
+def test_an_image_whose_score_is_always_zero_has_neither_signal_nor_noise():
+    assert np.isnan(statistics.signal_to_noise(np.zeros((3, 1)))[0])

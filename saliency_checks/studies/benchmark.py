@@ -111,8 +111,8 @@ def coarser(metric: Metric, steps: int | None, draws: int | None) -> Metric:
     """The same metric, of the same name, with at most so many steps and draws: what a slow machine can do."""
     changes: dict[str, Any] = {}
     shares = getattr(metric.settings, "fractions", ())
-    if steps and len(shares) > steps:
-        changes["fractions"] = tuple(shares[round(i * (len(shares) - 1) / (steps - 1))] for i in range(steps))
+    if steps and len(shares) > (kept := max(2, steps)):
+        changes["fractions"] = tuple(shares[round(i * (len(shares) - 1) / (kept - 1))] for i in range(kept))
     if draws and getattr(metric.settings, "draws", 0) > draws:
         changes["draws"] = draws
     return replace(metric.with_settings(**changes), name=metric.name) if changes else metric
@@ -124,12 +124,12 @@ def _unit(cell: Cell, options: argparse.Namespace, digest: str) -> Unit:
         "subject": digest, "images": options.images, "seed": seed, "method": code(cell.method.source),
         "metric": code(cell.metric.measure), "settings": repr(cell.metric.settings), "better": cell.metric.better,
     }  # fmt: skip
-    return Unit(columns=cell.columns, recipe=recipe, make=partial(_scores, cell, options.images, seed))
+    return Unit(columns=cell.columns, recipe=recipe, make=partial(_scores, cell, options.images, seed, options.device))
 
 
-def _scores(cell: Cell, images: int, seed: int) -> Columns:
+def _scores(cell: Cell, images: int, seed: int, device: str) -> Columns:
     try:
-        scores = measured(cell.metric, cell.method, cell.subject, n=images, seed=seed)
+        scores = measured(cell.metric, cell.method, cell.subject, n=images, seed=seed, device=device)
     except (Unqualified, ContractError) as error:
         raise Nothing(str(error)) from error
     values = worst_group(cell.metric, scores)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from saliency_checks.studies.benchmark_report import Rows, Scored
 
 
+SAME = 1e-9  # distances that are rounding
+
+
 def draw(out: Path, subject: str, found: list[Scored], answers: dict[str, Rows]) -> None:
     """All that there is data for, as ``{question}_{subject}.png``."""
     for make in (_superiority, _agreement, _correlation, _clusters, _pairs, _noise, _convergence):
@@ -66,7 +69,7 @@ def _clusters(file: Path, subject: str, found: list[Scored], answers: dict[str, 
     shared = sorted(set.intersection(*(set(scored.methods) for scored in found)))
     medians = [np.nanmedian(scored.signed[[scored.methods.index(m) for m in shared]], axis=1) for scored in found]
     joined = statistics.linkage(np.array(medians)) if len(shared) > 2 else None
-    if joined is None:
+    if joined is None or joined[-1, 2] <= SAME:
         return
     with figure(file, size=(5.0, 0.9 + 0.3 * len(found))) as (_, axes):
         hierarchy.dendrogram(

@@ -144,7 +144,8 @@ def noise(found: list[Scored]) -> Rows:
     for scored in found:
         for method, repeated in scored.repeats.items():
             ratios = statistics.signal_to_noise(repeated)
-            low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+            known = ratios[~np.isnan(ratios)]
+            low, middle, high = np.quantile(known, (0.25, 0.5, 0.75)) if len(known) else [float("nan")] * 3
             rows.append({
                 "metric": scored.metric, "method": method, "repeats": len(repeated), "signal_to_noise": float(middle),
                 "lower_quartile": float(low), "upper_quartile": float(high),

@@ -86,7 +86,7 @@ def linkage(medians: Float[Numbers, "k m"]) -> Numbers | None:
 
 
 def signal_to_noise(repeated: Float[Numbers, "r n"]) -> Float[Numbers, " n"]:
-    """Squared mean over variance of r repeats, of each image; infinite where nothing varies."""
+    """Squared mean over variance of r repeats, of each image; infinite where nothing varies, NaN where all are 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(repeated.mean(0) ** 2 / repeated.var(0, ddof=1))
 

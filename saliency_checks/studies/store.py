@@ -6,7 +6,9 @@ another recipe is made again. There is one file per name, so nothing is ever the
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -243,8 +245,9 @@ def versions() -> dict[str, str]:
 
 def code(function: Any) -> str:
     """What tells whether a callable is still the same: this program's version, or a hash of the file it is in."""
-    while hasattr(function, "func") or hasattr(function, "__wrapped__"):
-        function = getattr(function, "func", None) or function.__wrapped__
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
     module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
     if module is None or module.__name__.startswith("saliency_checks."):
         return versions().get("saliency-checks", "")
