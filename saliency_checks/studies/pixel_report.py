@@ -237,7 +237,9 @@ def _pointing_figure(store: Store, network: str, rows: Sequence[Row]) -> None:
         right.axhline(0, color="k", linewidth=0.6)
         right.set_ylim(-1.05, 1.05)
         right.set_title("importance, planted minus pointed at, on misses (open: subtractive)")
-        left.legend(loc="lower left", fontsize=7)
+        right.set_xlim(left.get_xlim())
+        handles, labels = left.get_legend_handles_labels()
+        whole.legend(handles, labels, loc="outside lower center", ncols=3)
         whole.suptitle(f"{network} (published: {like} on CIFAR-10)")
 
 
