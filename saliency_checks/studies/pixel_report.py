@@ -28,9 +28,9 @@ LEAST_RIGHT, MOST_WITHOUT, LEAST_ALONE = 0.99, 0.05, 0.95  # gates: with the pix
 CHANCE = 0.1
 LEAST_MISSED = 30  # fewer say nothing of the importance of what was pointed at
 SHORT = {
-    "predict_importance_absgrad": "|grad|",
+    "predict_importance_absgrad": "abs grad",
     "predict_importance_grad_inp": "grad x input",
-    "predict_importance_absgrad_absinp": "|grad| x |input|",
+    "predict_importance_absgrad_absinp": "abs grad x abs input",
     "predict_importance_integrated_gradient": "IG (black)",
     "predict_importance_integrated_gradient_white": "IG (white)",
 }
