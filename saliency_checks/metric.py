@@ -47,12 +47,14 @@ class Scores:
         groups: a name per group ("most relevant first", "seed 1"): the failure says which was worst.
         degenerate: share of images whose map is constant; they count as a random order.
         details: anything worth showing (curves, similarities by layer), by name.
+        images: which of the subject's images were scored, by number, where not the first ones.
     """
 
     values: NDArray[np.float64]
     groups: tuple[str, ...] = ("",)
     degenerate: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[int, ...] | None = None
 
     @property
     def n(self) -> int:

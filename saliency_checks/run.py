@@ -39,11 +39,23 @@ def measure(check: str | Metric, method: Any, subject: Any, *, n: int | None = N
         ContractError: the method raised or returned no map of these inputs.
         Unqualified: the subject does not meet the metric's precondition.
     """
+    metric = _metric(check)
+    return worst_group(metric, measured(metric, method, subject, n=n, seed=seed))
+
+
+def measured(
+    check: str | Metric, method: Any, subject: Any, *, n: int | None = None, seed: int = 0, device: str | None = None
+) -> Scores:
+    """All that :func:`measure` chooses from: every group and redraw, and which images were scored."""
     metric, explained = _metric(check), as_method(method)
-    built = build_subject(subject)
+    built = build_subject(subject, device)
     with in_eval_mode(built.model):
         judged = _applicable(metric, explained, built)
-        scores = metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
+        return metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
+
+
+def worst_group(metric: Metric, scores: Scores) -> NDArray[Any]:
+    """The scores per image, mean over redraws, of the group that would be judged."""
     means = scores.values.mean(1)
     return np.asarray(means[_worst([metric.statistic(row) for row in means], metric.better)])
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -148,38 +143,3 @@ def test_pandas_reads_the_table(tmp_path: Path) -> None:
     store.run([unit("a"), unit("b")])
     store.save("scores.parquet", store.table())
     assert pandas.read_parquet(tmp_path / "scores.parquet").groupby("method").size().to_dict() == {"a": 5, "b": 5}
-
-
-SLOW_STUDY = """
-import sys, time
-from saliency_checks.studies.store import Store, Unit
-
-def make(i):
-    def values():
-        time.sleep(float(sys.argv[2]))
-        return {"image": list(range(400)), "score": [float(i * j) for j in range(400)]}
-    return values
-
-store = Store(__import__("pathlib").Path(sys.argv[1]), "toy")
-store.run([Unit(columns={"method": f"m{i}"}, recipe={}, make=make(i)) for i in range(30)])
-store.save("scores.parquet", store.table())
-"""
-
-
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    def start(folder: str, pause: float) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", SLOW_STUDY, str(tmp_path / folder), str(pause)])
-
-    assert start("straight", 0).wait(60) == 0
-    killed, parts = start("killed", 0.05), tmp_path / "killed" / "parts"
-    until = time.monotonic() + 60
-    while len(list(parts.glob("*.parquet"))) < 5 and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait(60)
-    there = {file: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
-    assert 5 <= len(there) < 30
-    assert start("killed", 0).wait(60) == 0
-    assert {file: file.stat().st_mtime_ns for file in there} == there  # nothing was made twice
-    results = [(tmp_path / folder / "scores.parquet").read_bytes() for folder in ("straight", "killed")]
-    assert results[0] == results[1]

@@ -105,4 +105,5 @@ def impact_coverage(method: Method, subject: Subject, draw: Draw, settings: Cove
         values=(hits / (2 * size - hits)).cpu().numpy()[None, None],
         degenerate=float(maps.degenerate(found).double().mean()),
         details={"images turned": share},
+        images=tuple(turned.nonzero()[:, 0].tolist()),
     )

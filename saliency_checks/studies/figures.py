@@ -31,11 +31,11 @@ def figure(
     """A figure of ``rows`` x ``columns`` axes (always a 2-d array), saved as PNG when the block ends well.
 
     Args:
-        size: inches, of the whole figure.
+        size: inches; of the single axes' surroundings, so that long labels never squeeze it, or of all panels.
         subplots: passed on to matplotlib (``sharey=True``).
     """
     with rc_context(_STYLE):
-        made = Figure(figsize=size, layout="constrained")
+        made = Figure(figsize=size, layout="constrained" if rows * columns > 1 else None)
         yield made, made.subplots(rows, columns, squeeze=False, **subplots)
         file.parent.mkdir(parents=True, exist_ok=True)
         made.savefig(file, bbox_inches="tight", metadata={"Software": None})

@@ -6,7 +6,9 @@ another recipe is made again. There is one file per name, so nothing is ever the
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -38,6 +40,10 @@ class Mismatch(Exception):
     """The folder holds another study, or one of another setup."""
 
 
+class Nothing(Exception):
+    """What a unit raises that has no rows, and never will have: the text says why. It counts as made."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """One part of the work: small enough to lose when a run is killed.
@@ -64,7 +70,46 @@ class Unit:
     @property
     def identity(self) -> str:
         """What a part must say that it is."""
-        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe}, sort_keys=True)
+        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """What is kept of a unit.
+
+    Attributes:
+        columns, recipe: as the unit's.
+        seconds: that it took.
+        reason: why it has no rows, or "".
+        table: its rows.
+    """
+
+    file: Path
+    columns: Mapping[str, Plain]
+    recipe: Mapping[str, Any]
+    seconds: float
+    reason: str
+    table: pa.Table
+
+    @classmethod
+    def of(cls, file: Path) -> Part | None:
+        """None where the file is not whole."""
+        if (table := _read(file)) is None:
+            return None
+        said = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        unit = json.loads(said["identity"])
+        return cls(
+            file=file, columns=unit["columns"], recipe=unit["recipe"], seconds=float(said["seconds"]),
+            reason=said["reason"], table=table,
+        )  # fmt: skip
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {
+            "columns": self.columns, "recipe": self.recipe, "rows": len(self.table), "seconds": self.seconds,
+            "reason": self.reason,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,9 +163,13 @@ class Store:
         if (found := self.read(unit)) is not None:
             return found
         started = time.monotonic()
-        made = _table(unit, unit.make())
+        made, reason = pa.table({}), ""
+        try:
+            made = _table(unit, unit.make())
+        except Nothing as nothing:
+            reason = str(nothing)
         seconds = str(round(time.monotonic() - started, 3))
-        said = {"identity": unit.identity, "rows": str(len(made)), "seconds": seconds}
+        said = {"identity": unit.identity, "rows": str(len(made)), "seconds": seconds, "reason": reason}
         _replace(self.parts / unit.file, lambda file: _write(made.replace_schema_metadata(said), file))
         return made
 
@@ -138,11 +187,16 @@ class Store:
             bar.advance(unit.passes)
         bar.close()
 
-    def identities(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Every whole part, by file name, with its columns and recipe."""
-        for file in sorted(self.parts.glob("*.parquet")):
-            if (table := _read(file)) is not None:
-                yield file, json.loads(table.schema.metadata[b"identity"])
+    def forget(self, is_stale: Callable[[Part], bool]) -> None:
+        """Remove the parts of what is no longer so."""
+        for part in self.made():
+            if is_stale(part):
+                part.file.unlink()
+
+    def made(self) -> Iterator[Part]:
+        """Every whole part, in an order of its own that does not depend on when it was made."""
+        found = (part for file in self.parts.glob("*.parquet") if (part := Part.of(file)) is not None)
+        yield from sorted(found, key=lambda part: [str(value) for value in part.columns.values()])
 
     def table(self) -> pa.Table:
         """All whole parts, sorted by their columns: the same bytes in whatever order they were made.
@@ -150,11 +204,10 @@ class Store:
         Raises:
             Mismatch: there are none.
         """
-        found = [(list(map(str, identity["columns"].values())), file) for file, identity in self.identities()]
-        if not found:
+        tables = [part.table.replace_schema_metadata() for part in self.made() if len(part.table)]
+        if not tables:
             raise Mismatch(f"{self.out} holds no results yet: run the study without --report-only")
-        tables = [table for _, file in sorted(found) if (table := _read(file)) is not None]
-        return pa.concat_tables([t.replace_schema_metadata() for t in tables], promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive")
 
     def save(self, name: str, table: pa.Table | Mapping[str, Sequence[Any]]) -> None:
         """A table as ``name.parquet``, or as ``name.csv`` where the name says so."""
@@ -172,10 +225,7 @@ class Store:
 
     def finish(self, *, seconds: float, seed: int, **facts: Any) -> None:
         """The manifest: versions, seed, what each part is made of and took, hashes of the results."""
-        parts = {
-            file.name: {**identity, "seconds": float(parquet.read_schema(file).metadata[b"seconds"])}
-            for file, identity in self.identities()
-        }
+        parts = {part.file.name: part.said for part in self.made()}
         results = sorted(file for file in self.out.iterdir() if file.is_file() and file.name != "manifest.json")
         self.note(
             versions=versions(), seed=seed, parts=parts, seconds_of_last_run=round(seconds, 1),
@@ -195,8 +245,9 @@ def versions() -> dict[str, str]:
 
 def code(function: Any) -> str:
     """What tells whether a callable is still the same: this program's version, or a hash of the file it is in."""
-    while hasattr(function, "func") or hasattr(function, "__wrapped__"):
-        function = getattr(function, "func", None) or function.__wrapped__
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
     module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
     if module is None or module.__name__.startswith("saliency_checks."):
         return versions().get("saliency-checks", "")
@@ -263,8 +314,8 @@ def _read(file: Path, identity: str | None = None) -> pa.Table | None:
         said = table.schema.metadata or {}
         if identity is not None and said.get(b"identity") != identity.encode():
             return None
-        return table if said[b"rows"] == str(len(table)).encode() else None
-    except (OSError, pa.ArrowException, KeyError):
+        return table if int(said[b"rows"]) == len(table) else None
+    except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
 
 
