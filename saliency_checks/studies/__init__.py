@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STUDIES = {
+    "recalibration": "saliency_checks.studies.recalibration",
     "single-pixel": "saliency_checks.studies.single_pixel",
     "sanity-checks": "saliency_checks.studies.sanity_checks",
     "benchmark": "saliency_checks.studies.benchmark",

@@ -28,9 +28,9 @@ LEAST_RIGHT, MOST_WITHOUT, LEAST_ALONE = 0.99, 0.05, 0.95  # gates: with the pix
 CHANCE = 0.1
 LEAST_MISSED = 30  # fewer say nothing of the importance of what was pointed at
 SHORT = {
-    "predict_importance_absgrad": "|grad|",
+    "predict_importance_absgrad": "abs grad",
     "predict_importance_grad_inp": "grad x input",
-    "predict_importance_absgrad_absinp": "|grad| x |input|",
+    "predict_importance_absgrad_absinp": "abs grad x abs input",
     "predict_importance_integrated_gradient": "IG (black)",
     "predict_importance_integrated_gradient_white": "IG (white)",
 }
@@ -237,7 +237,9 @@ def _pointing_figure(store: Store, network: str, rows: Sequence[Row]) -> None:
         right.axhline(0, color="k", linewidth=0.6)
         right.set_ylim(-1.05, 1.05)
         right.set_title("importance, planted minus pointed at, on misses (open: subtractive)")
-        left.legend(loc="lower left", fontsize=7)
+        right.set_xlim(left.get_xlim())
+        handles, labels = left.get_legend_handles_labels()
+        whole.legend(handles, labels, loc="outside lower center", ncols=3)
         whole.suptitle(f"{network} (published: {like} on CIFAR-10)")
 
 

@@ -107,15 +107,23 @@ def _lines(ax: Any, rows: Table, measure: str) -> None:
         own = rows.where(method=method)
         states = own.states()
         mean, low, high = np.array([own.where(state=state).mean(measure) for state in states]).T
-        style = {"color": "#999999", "linestyle": "--"} if method == NULL else {"color": COLOURS[i % len(COLOURS)]}
         places = np.arange(1, len(states) + 1)
         ax.errorbar(
-            places + 0.03 * (i - 4), mean, yerr=np.abs([mean - low, high - mean]), marker=MARKERS[i % len(MARKERS)],
-            markersize=4, linewidth=1.2, elinewidth=0.8, label=label(method), **style,
+            places + 0.03 * (i - 4), mean, yerr=np.abs([mean - low, high - mean]),
+            markersize=4, linewidth=1.2, elinewidth=0.8, label=label(method), **_style(method, rows),
         )  # fmt: skip
         ax.set_xticks(places, states, rotation=30, ha="right", rotation_mode="anchor")
     ax.axhline(0, color="k", linewidth=0.6)
     ax.set_ylim(-0.25, 1.05)
+
+
+def _style(method: str, rows: Table) -> dict[str, Any]:
+    """A colour, and a marker of its own; the null is the dashed grey line."""
+    if method == NULL:
+        return {"color": "#999999", "linestyle": "--", "marker": ""}
+    i = [m for m in rows.distinct("method") if m != NULL].index(method)
+    solid = len(COLOURS) - 1  # the last one is the null's grey
+    return {"color": COLOURS[i % solid], "marker": MARKERS[i % len(MARKERS)], "linestyle": "-" if i < solid else ":"}
 
 
 def _boxes(own: Table, file: Path, network: str) -> None:
@@ -126,7 +134,7 @@ def _boxes(own: Table, file: Path, network: str) -> None:
         for ax, measure in zip(axes[0], ("spearman", "abs_spearman"), strict=True):
             for i, method in enumerate(methods):
                 found = [rows.where(method=method, state=s).rows[measure].to_numpy() for s in states]
-                colour = "#999999" if method == NULL else COLOURS[i % len(COLOURS)]
+                colour = _style(method, rows)["color"]
                 drawn = ax.boxplot(
                     found, positions=np.arange(len(states)) + (i - (len(methods) - 1) / 2) * wide, widths=wide * 0.85,
                     patch_artist=True, showfliers=False, medianprops={"color": "k"}, manage_ticks=False,
