@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -118,12 +119,12 @@ def backgrounds(name: str, folder: str | None, *, train: bool) -> tuple[Float[Te
         found: tuple[Tensor, Tensor] = data.load(folder, name, train=train)
         return found
     from PIL import Image
-    from torchvision.transforms.functional import pil_to_tensor
 
     files = sorted(f for f in Path(folder or ".").rglob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise FileNotFoundError(f"no .jpg or .png in {folder}: give the folder that holds the backgrounds")
-    pixels = [pil_to_tensor(Image.open(file).convert("RGB")).float()[None] / 255 for file in files]
+    opened = (np.array(Image.open(file).convert("RGB")) for file in files)
+    pixels = [torch.from_numpy(values).permute(2, 0, 1)[None] / 255 for values in opened]
     small = torch.cat([F.interpolate(image, size=(32, 32), mode="bilinear", antialias=True) for image in pixels])
     half = len(small) - len(small) // 5
     chosen = small[:half] if train else small[half:]
