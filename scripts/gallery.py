@@ -1,4 +1,4 @@
-"""The map of every method on one photograph and a pretrained network: draws docs/images/methods.png.
+"""The map of every method on one photograph and a pretrained network: draws docs/images/methods.jpg.
 
     python scripts/gallery.py [--side 224]      # twenty minutes on one core; what was found stays in build/gallery
 
@@ -64,7 +64,7 @@ def draw(image: np.ndarray, maps: dict[str, np.ndarray], file: Path) -> None:
         axis.imshow(values, cmap="RdBu_r" if signed else "magma", vmin=-top if signed else 0, vmax=top)
         axis.set_title(name.replace("integrated_gradients", "ig").replace("recalibrated", "recal."), fontsize=7)
     figure.tight_layout(pad=0.3)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=80, pil_kwargs={"quality": 80})
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
         Subject(model, inputs, target, references=others, absent=tuple(others.mean((0, 2, 3)).tolist()))
     )
     maps = {name: found(registry.get("methods", name), subject, options.side) for name in registry.names("methods")}
-    file = Path("docs/images/methods.png")
+    file = Path("docs/images/methods.jpg")
     file.parent.mkdir(parents=True, exist_ok=True)
     draw(image[0].permute(1, 2, 0).numpy(), maps, file)
     print(f"class {int(target)}; wrote {file}")

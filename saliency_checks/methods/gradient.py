@@ -78,6 +78,9 @@ def input_x_gradient(
     needs={"gradient"},
     signed=False,
     claims={"dummy", "implementation_invariance", "scale", "symmetry"},
+    expected_failures={
+        "label_permutation/fashion_cnn": "|x| is in every map and alike for all twins: .04 of a gap [.02, .06]"
+    },
     reference="Yasin, Hare and Marcu 2024, |grad| * |input|",
     profiles={"thorough"},
 )
