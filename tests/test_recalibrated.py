@@ -180,7 +180,7 @@ def test_a_logit_that_is_scaled_scales_the_map(base, seed, factor):
 def test_the_wrapped_method_keeps_what_it_needs_and_claims_no_more_than_holds(base):
     inner, outer = as_method(base), sc.get("methods", f"recalibrated_{base.__name__}")
     assert (outer.needs, outer.stochastic, outer.signed) == (inner.needs, inner.stochastic, False)
-    assert outer.claims == inner.claims - {"completeness", "linearity"}
+    assert outer.claims == inner.claims - {"completeness", "linearity", "saturation"}
 
 
 def test_names_and_registered_methods_may_be_wrapped_too():
