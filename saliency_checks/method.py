@@ -34,6 +34,7 @@ CLAIMS = {
     "symmetry": "two pixels that hold one value and play the same part get the same",
     "backward_rule": "it replaces derivatives by a rule of its own, so it differs from the plain gradient",
 }
+AXIOMS = frozenset(CLAIMS) - {"backward_rule"}
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 

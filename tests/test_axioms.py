@@ -19,7 +19,7 @@ from saliency_checks import registry
 from saliency_checks.axioms import LAWS, Question, Saturating, completeness, saturation, with_weights
 from saliency_checks.axioms.drawing import DRAWN, SIZES, Example, Setup
 from saliency_checks.axioms.search import affordable, smallest, workable
-from saliency_checks.method import CLAIMS, Method, as_method
+from saliency_checks.method import AXIOMS, CLAIMS, Method, as_method
 from saliency_checks.methods.gradient import gradient, input_gradient, input_x_gradient
 from saliency_checks.methods.path import integrated_gradients
 from saliency_checks.methods.references import expected_gradients
@@ -28,7 +28,6 @@ from saliency_checks.run import run
 
 import project
 
-AXIOMS = frozenset(LAWS)
 NETWORKS = 16  # half as many as the standard profile draws
 METHODS = {name: entry for name, entry in registry.entries("methods").items() if not entry.control}
 QUICK = [name for name in METHODS if "quick" in METHODS[name].profiles]
@@ -83,6 +82,10 @@ def violated(method: Method, networks: int = NETWORKS) -> set[str]:
 
 
 # The table is found again ---------------------------------------------------------------------------------------------
+
+
+def test_every_axiom_has_its_law_and_every_law_its_axiom():
+    assert set(LAWS) == AXIOMS
 
 
 @pytest.mark.parametrize("name", table())

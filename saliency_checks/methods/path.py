@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_checks.method import method
+from saliency_checks.method import AXIOMS, method
 from saliency_checks.methods.gradient import image_range, input_gradient
 from saliency_checks.perturbation.blur import blurred
 
@@ -74,16 +74,7 @@ def quadrature(rule: Quadrature, steps: int) -> Iterator[tuple[float, float]]:
 @method(
     needs={"gradient", "baseline"},
     signed=True,
-    claims={
-        "completeness",
-        "dummy",
-        "implementation_invariance",
-        "input_shift_invariance",
-        "linearity",
-        "saturation",
-        "scale",
-        "symmetry",
-    },
+    claims=AXIOMS,
     reference="Sundararajan et al. 2017, Axiomatic attribution for deep networks, equation 1",
 )
 def integrated_gradients(
@@ -116,15 +107,7 @@ def integrated_gradients(
     needs={"gradient", "baseline"},
     signed=True,
     stochastic=True,
-    claims={
-        "dummy",
-        "implementation_invariance",
-        "input_shift_invariance",
-        "linearity",
-        "saturation",
-        "scale",
-        "symmetry",
-    },
+    claims=AXIOMS - {"completeness"},
     reference="Smilkov et al. 2017, SmoothGrad, section 3.4; Adebayo et al. 2018, IG-SG",
     profiles={"thorough"},
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from saliency_checks.method import method
+from saliency_checks.method import AXIOMS, method
 from saliency_checks.methods.gradient import image_range, input_gradient
 
 if TYPE_CHECKING:
@@ -156,15 +156,7 @@ def picked(inputs: Images, references: float | Tensor) -> Images:
     needs={"gradient"},
     signed=True,
     stochastic=True,
-    claims={
-        "dummy",
-        "implementation_invariance",
-        "input_shift_invariance",
-        "linearity",
-        "saturation",
-        "scale",
-        "symmetry",
-    },
+    claims=AXIOMS - {"completeness"},
     reference="Yang et al. 2023, Re-calibrating feature attributions, IG-Uniform; Sturmfels et al. 2020, uniform",
     profiles={"thorough"},
 )
@@ -244,16 +236,7 @@ def ig_squared(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={
-        "completeness",
-        "dummy",
-        "implementation_invariance",
-        "input_shift_invariance",
-        "linearity",
-        "saturation",
-        "scale",
-        "symmetry",
-    },
+    claims=AXIOMS,
     reference="Erion et al. 2021, Improving performance of deep learning models with axiomatic attribution priors",
     profiles={"thorough"},
 )
@@ -278,16 +261,7 @@ def expected_gradients(
     needs={"gradient", "references"},
     signed=True,
     stochastic=True,
-    claims={
-        "completeness",
-        "dummy",
-        "implementation_invariance",
-        "input_shift_invariance",
-        "linearity",
-        "saturation",
-        "scale",
-        "symmetry",
-    },
+    claims=AXIOMS,
     reference="Lundberg and Lee 2017; captum's GradientShap, shap's GradientExplainer",
     profiles={"thorough"},
 )
