@@ -391,3 +391,24 @@ def test_relevance_is_that_of_zennit(first):
         found = lrp(model, x, y, first=first, bounds=(0.0, 1.0) if first == "box" else None)
     expected = by_zennit(model, x, y, first)
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-3
+
+
+def test_opposite_errors_of_two_images_do_not_hide_one_another():
+    model, x = linear_sinh(), images(2)
+    both = torch.cat([x, -x])
+    with pytest.raises(ValueError, match="sinh"):
+        lrp(model, both, torch.zeros(4, dtype=torch.long))
+
+
+def linear_sinh() -> nn.Module:
+    """Odd, and with a function for which there is no rule."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3 * 64, 5, bias=False), nn.Linear(5, 3, bias=False)
+
+        def forward(self, x):
+            return self.last(torch.sinh(self.first(x.flatten(1))))
+
+    return randomised(Odd())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Composite = Literal["epsilon", "epsilon_plus"]
 First = Literal["same", "flat", "w_squared", "box"]
+WEIGHTS = 3  # different ones, 1 to 4
 # What divides is a scale and gets no relevance: the identity rule of Achtibat et al. 2024, section 3.3.3.
 SCALES = frozenset({"rsqrt", "reciprocal"})
 # Functions of one pixel each, which pass all its relevance on: a normalisation inside the model.
@@ -250,8 +251,10 @@ def lrp(
     with torch.enable_grad():
         image = inputs.detach().requires_grad_() * 1
         rules = Relevance(image, composite, epsilon, first, bounds)
-        score = scores_under(rules, model, image, targets).sum()
+        # Relevance is linear in the logit. Powers of two are exact, and errors of two images cannot cancel in the sum.
+        weight = 2.0 ** (torch.arange(len(inputs), device=inputs.device, dtype=inputs.dtype) % WEIGHTS)
+        score = (weight * scores_under(rules, model, image, targets)).sum()
         found, constant = torch.autograd.grad(score, (rules.share, rules.one), materialize_grads=True)
     size = found.abs().sum() + constant.abs() + score.detach().abs()
     check_sum("lrp", (found.sum() + constant).view(1), score.detach().view(1), size.view(1), rules)
-    return found
+    return found / weight.view(-1, 1, 1, 1)
