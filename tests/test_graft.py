@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 import saliency_checks as sc
 from saliency_checks import registry
+from saliency_checks.cache import VARIABLE
 from saliency_checks.case import failure_is_strict, with_grafts
 from saliency_checks.fixtures.planted import NONE, SPOTS
 from saliency_checks.graft import graft
-from saliency_checks.graft.detector import Detector, evidence, without
+from saliency_checks.graft.detector import Detector, DetectorRecipe, evidence, fit, train_ahead, trained, without
 from saliency_checks.graft.layer import direction_into
 from saliency_checks.graft.model import Grafted, LayerGrafted
 from saliency_checks.graft.scenes import Canvas, orientations, paint
@@ -444,6 +445,7 @@ def test_a_detector_that_learned_nothing_is_a_skip_with_its_numbers_after_a_seco
         return Detector(recipe.canvas).eval()
 
     monkeypatch.setattr(graft_room, "trained", untrained)
+    monkeypatch.setattr(graft_room, "train_ahead", lambda images, recipes: None)
     images = torch.rand(32, 1, 28, 28)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
     result = run("acuity", "gradient", lambda: graft(Subject(model, images, torch.zeros(32, dtype=torch.long))))
@@ -451,6 +453,20 @@ def test_a_detector_that_learned_nothing_is_a_skip_with_its_numbers_after_a_seco
     assert "the graft does not hold" in result.message
     assert "the second try" in result.message
     assert len(set(seeds)) == 2
+
+
+def test_detectors_that_are_trained_at_once_are_those_trained_one_by_one(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    images = torch.rand(16, 3, 28, 28)
+    canvas = Canvas.of(images)
+    recipes = [DetectorRecipe(canvas=canvas, role="ab"[i % 2], seed=i, scenes=256, epochs=2) for i in range(3)]
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    train_ahead(images, recipes)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    for recipe in recipes:
+        together, alone = trained(images, recipe).state_dict(), fit(images, recipe).state_dict()
+        assert all(torch.equal(together[name], alone[name]) for name in alone)
 
 
 def test_a_graft_is_not_grafted_upon():

@@ -11,7 +11,15 @@ from torch import Generator, Tensor, nn
 from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.explain import derive, in_eval_mode
 from saliency_checks.fixtures.planted import CLASSES, NONE, SPOTS
-from saliency_checks.graft.detector import Detector, DetectorRecipe, classes_found, evidence, trained, without
+from saliency_checks.graft.detector import (
+    Detector,
+    DetectorRecipe,
+    classes_found,
+    evidence,
+    train_ahead,
+    trained,
+    without,
+)
 from saliency_checks.graft.layer import direction_into
 from saliency_checks.graft.model import Grafted, LayerGrafted
 from saliency_checks.graft.scenes import ROLES, Canvas, Scene, paint
@@ -67,17 +75,22 @@ def _held(base: Subject, effect: float, detector: int) -> Subject:
     if len(base.inputs) < LEAST_IMAGES:
         raise Unqualified(f"no cause can be grafted onto {len(base.inputs)} images; give at least {LEAST_IMAGES}")
     images = base.inputs.cpu()[:MOST_IMAGES]
+    if not detector:
+        train_ahead(images, [_recipe(canvas, number) for number in range(DETECTORS)])
     problems = []
     for attempt in range(2):  # a training may fail once
-        seed = detector + 100 * attempt
-        scenes = SCENES if canvas.unit == 1 else LARGE_SCENES
-        recipe = DetectorRecipe(canvas=canvas, role=ROLES[detector % 2], seed=seed, scenes=scenes)
+        recipe = _recipe(canvas, detector, attempt)
         found = trained(images, recipe).to(base.inputs)
         try:
             return _grafted(base, found, recipe, images.to(base.inputs), effect, detector)
         except Unqualified as reason:
             problems.append(str(reason))
     raise Unqualified("; the second try: ".join(problems))
+
+
+def _recipe(canvas: Canvas, detector: int, attempt: int = 0) -> DetectorRecipe:
+    scenes = SCENES if canvas.unit == 1 else LARGE_SCENES
+    return DetectorRecipe(canvas=canvas, role=ROLES[detector % 2], seed=detector + 100 * attempt, scenes=scenes)
 
 
 def factory(spec: Any) -> SubjectFactory:

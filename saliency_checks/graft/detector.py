@@ -6,7 +6,12 @@ the image's class only, it takes several times as long and sometimes fails.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +23,7 @@ from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.fixtures import progress
 from saliency_checks.fixtures.models import hue_vectors
 from saliency_checks.fixtures.planted import CLASSES, NONE
-from saliency_checks.fixtures.training import isolated
+from saliency_checks.fixtures.training import isolated, one_thread, plain
 from saliency_checks.graft.scenes import Canvas, Scene, orientations, paint
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ VERSION = 1
 WIDTH, FEATURES = 12, 24
 DECOY_WEIGHT = 0.3  # there are seven for each site and each background
 ABSENT = -30.0
+_GENERATOR = Lock()  # torch has one default generator for all threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,8 @@ class Detector(nn.Module):
     Where no spot is, the evidence is exactly 0, so that the grafted model is there the user's own.
 
     Attributes:
-        scores: what each place says for each class, at a fraction of the size (N, 3, I, J); above 0 for its spot.
+        scores: what each place says for each class (N, 3, I, J); above 0 for its spot.
+        step: side of a place, in pixels.
     """
 
     def __init__(self, canvas: Canvas) -> None:
@@ -79,12 +86,13 @@ class Detector(nn.Module):
             apart = canvas.unit // coarse
             lens = nn.Conv2d(len(canvas.low), WIDTH, 3, dilation=apart, padding=apart)
         self.scores = nn.Sequential(
-            Rescale(canvas), nn.AvgPool2d(coarse), lens, nn.ReLU(),
+            Rescale(canvas), nn.AvgPool2d(coarse) if coarse > 1 else nn.Identity(), lens, nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(WIDTH, FEATURES, 1), nn.ReLU(), nn.Conv2d(FEATURES, CLASSES, 1),
         )  # fmt: skip
         self.rectify = nn.ReLU()
-        height, width = (side // coarse // 2 for side in canvas.size)
+        self.step = 2 * coarse
+        height, width = (side // self.step for side in canvas.size)
         self.strongest = nn.Sequential(nn.MaxPool2d((height, width)), nn.Flatten())
         for layer in self.scores:
             if isinstance(layer, nn.Conv2d):
@@ -130,11 +138,19 @@ def trained(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe) -> Detecto
     return blank.eval().requires_grad_()
 
 
+def train_ahead(images: Float[Tensor, "n c h w"], recipes: Sequence[DetectorRecipe]) -> None:
+    """Have the detectors of all recipes in the cache; several are trained at once, each on one core."""
+    with one_thread(), ThreadPoolExecutor(min(len(recipes), os.cpu_count() or 1)) as pool:
+        jobs = [pool.submit(copy_context().run, trained, images, recipe) for recipe in recipes]
+        for job in jobs:
+            job.result()
+
+
 def fit(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe, say: progress.Say = lambda text: None) -> Detector:
     """Train, without the cache."""
     crop = recipe.canvas.crop()
-    with isolated(recipe.seed):
-        detector = Detector(recipe.canvas)
+    detector = _blank(recipe.canvas, recipe.seed)
+    with one_thread(), plain():
         detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         generator = Generator().manual_seed(recipe.seed)
         optimiser = torch.optim.Adam(detector.parameters(), lr=recipe.rate)
@@ -145,10 +161,11 @@ def fit(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe, say: progress.
             labels = torch.randint(CLASSES + 1, (recipe.scenes,), generator=generator)
             pieces = _pieces(images, recipe.scenes, crop.size[0], generator)
             scene = paint(pieces, labels, recipe.role, crop, generator)
-            masks = scene.masks
+            spots = scene.covered(detector.step)
             for batch in torch.randperm(recipe.scenes, generator=generator).split(recipe.batch):
                 optimiser.zero_grad()
-                _loss(detector.scores(scene.inputs[batch]), masks[batch], labels[batch]).backward()
+                scores = detector.scores(scene.inputs[batch])
+                _loss(scores, spots[batch], labels[batch]).backward()
                 optimiser.step()
                 schedule.step()
         detector.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -156,10 +173,9 @@ def fit(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe, say: progress.
 
 
 def _loss(
-    scores: Float[Tensor, "n 3 i j"], masks: Bool[Tensor, "n s h w"], labels: Int[Tensor, " n"]
+    scores: Float[Tensor, "n 3 i j"], spots: Bool[Tensor, "n s i j"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the strongest place within each spot, and of all between them; "none" scores 0."""
-    spots = F.adaptive_max_pool2d(masks.to(scores.dtype), scores.shape[-2:]) > 0
     regions = torch.cat([spots, ~spots.any(1, keepdim=True)], dim=1)
     strongest = scores.unsqueeze(1).masked_fill(~regions.unsqueeze(2), ABSENT).flatten(3).amax(3)
     logits = F.pad(strongest, (0, 1))
@@ -177,8 +193,8 @@ def _pieces(images: Float[Tensor, "n c h w"], count: int, side: int, generator: 
     return torch.stack(cut)
 
 
-def _blank(canvas: Canvas) -> Detector:
-    with isolated(0):
+def _blank(canvas: Canvas, seed: int = 0) -> Detector:
+    with _GENERATOR, isolated(seed):
         return Detector(canvas)
 
 

@@ -121,15 +121,24 @@ class Scene:
     @property
     def masks(self) -> Bool[Tensor, "n s h w"]:
         """One mask for each spot."""
-        height, width = self.inputs.shape[-2:]
-        rows, columns = (torch.arange(side, device=self.corners.device) for side in (height, width))
-        top, left = self.corners[..., 0, None], self.corners[..., 1, None]
-        in_rows = (rows >= top) & (rows < top + self.extent)
-        in_columns = (columns >= left) & (columns < left + self.extent)
-        return in_rows[..., :, None] & in_columns[..., None, :]
+        return self.covered(1)
+
+    def covered(self, step: int) -> Bool[Tensor, "n s i j"]:
+        """What each spot touches on a grid whose fields have ``step`` pixels a side; the last takes what is left."""
+        rows, columns = (
+            _touched(self.corners[..., axis], self.extent, step, side)
+            for axis, side in enumerate(self.inputs.shape[-2:])
+        )
+        return rows[..., :, None] & columns[..., None, :]
 
     def to(self, device: torch.device) -> Scene:
         return Scene(self.inputs.to(device), self.labels.to(device), self.corners.to(device), self.extent)
+
+
+def _touched(first: Int[Tensor, "n s"], extent: int, step: int, side: int) -> Bool[Tensor, "n s i"]:
+    fields = torch.arange(side // step, device=first.device)
+    low, high = ((pixel // step).clamp(max=len(fields) - 1).unsqueeze(-1) for pixel in (first, first + extent - 1))
+    return (low <= fields) & (fields <= high)
 
 
 def paint(
