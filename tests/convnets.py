@@ -161,3 +161,17 @@ def change(model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
 
 def pair(values: list[float]) -> Tensor:
     return torch.tensor([[values]], dtype=torch.float64).view(1, 1, 1, 2)
+
+
+def odd() -> nn.Module:
+    """Odd, and with a function for which there is no rule."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3 * 64, 5, bias=False), nn.Linear(5, 3, bias=False)
+
+        def forward(self, x):
+            return self.last(torch.sinh(self.first(x.flatten(1))))
+
+    return randomised(Odd())

@@ -13,7 +13,7 @@ from saliency_checks.layers import resize_like
 from saliency_checks.methods.full_gradient import full_grad, full_gradient
 from saliency_checks.methods.gradient import input_gradient
 
-from convnets import HARD_NETS, RELUS, Calls, convnet, hard, images, linear, randomised
+from convnets import HARD_NETS, RELUS, Calls, convnet, hard, images, linear, odd, randomised
 
 laws = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
@@ -147,3 +147,9 @@ def test_full_grad_names_the_function_that_has_no_rule(name):
 
     with pytest.raises(ValueError, match=f"full_grad: .* has no rule here .*{name}"):
         full_gradient(randomised(Odd()), images(), Y)
+
+
+def test_opposite_errors_of_two_images_do_not_hide_one_another():
+    x = images(2)
+    with pytest.raises(ValueError, match="sinh"):
+        full_gradient(odd(), torch.cat([x, -x]), torch.zeros(4, dtype=torch.long))

@@ -15,7 +15,7 @@ from saliency_checks.methods import relevance
 from saliency_checks.methods.gradient import input_x_gradient
 from saliency_checks.methods.relevance import lrp
 
-from convnets import HARD_NETS, RELUS, Calls, hard, images, linear, pair, randomised
+from convnets import HARD_NETS, RELUS, Calls, hard, images, linear, odd, pair, randomised
 
 laws = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
@@ -394,21 +394,7 @@ def test_relevance_is_that_of_zennit(first):
 
 
 def test_opposite_errors_of_two_images_do_not_hide_one_another():
-    model, x = linear_sinh(), images(2)
+    model, x = odd(), images(2)
     both = torch.cat([x, -x])
     with pytest.raises(ValueError, match="sinh"):
         lrp(model, both, torch.zeros(4, dtype=torch.long))
-
-
-def linear_sinh() -> nn.Module:
-    """Odd, and with a function for which there is no rule."""
-
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(3 * 64, 5, bias=False), nn.Linear(5, 3, bias=False)
-
-        def forward(self, x):
-            return self.last(torch.sinh(self.first(x.flatten(1))))
-
-    return randomised(Odd())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from saliency_checks.layers import resize_like
 from saliency_checks.method import method
 from saliency_checks.methods.cam import ratio
-from saliency_checks.methods.rules import Call, Rules, check_sum, scores_under
+from saliency_checks.methods.rules import Call, Rules, check_sum, image_weights, scores_under
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -87,22 +87,24 @@ def _terms(model: nn.Module, inputs: Images, targets: Classes) -> tuple[Images, 
     """Both parts; with each bias, whether the map shows it."""
     leaf, rules = inputs.detach().requires_grad_(), Biases()
     with torch.enable_grad():
-        score = scores_under(rules, model, leaf * 1, targets).sum()
-        zeros = [zero for _, zero in rules.found]
-        slope, *slopes = torch.autograd.grad(score, [leaf, *zeros], allow_unused=True)
+        scores = scores_under(rules, model, leaf * 1, targets)
+        ends = [leaf, *(zero for _, zero in rules.found)]
+        slope, *slopes = torch.autograd.grad(scores.sum(), ends, allow_unused=True, retain_graph=True)
+        _check(scores, leaf, ends, rules)
     shown = zip(rules.found, slopes, rules.spatial, strict=True)
     found = [(bias * one, is_spatial) for (bias, _), one, is_spatial in shown if one is not None]
-    parts = [inputs * slope, *(bias for bias, _ in found)]
-    due = score.detach().view(1)
-    summed, size = (
-        torch.stack([change(part).sum() for part in parts]).sum(0, keepdim=True) for change in (_as_is, abs)
-    )
-    check_sum("full_grad", summed, due, size + due.abs(), rules)
-    return parts[0], found
+    return inputs * slope, found
 
 
-def _as_is(part: Tensor) -> Tensor:
-    return part
+def _check(scores: Float[Tensor, " n"], leaf: Images, ends: list[Tensor], rules: Biases) -> None:
+    """All terms sum to the logits; each image's weigh differently, or errors of two could cancel."""
+    weighted = (image_weights(scores) * scores).sum()
+    slopes = torch.autograd.grad(weighted, ends, allow_unused=True)
+    factors = [leaf.detach(), *(bias for bias, _ in rules.found)]
+    parts = [factor * slope for factor, slope in zip(factors, slopes, strict=True) if slope is not None]
+    summed, size = (torch.stack([part.sum() for part in side]).sum() for side in (parts, [abs(one) for one in parts]))
+    due = weighted.detach()
+    check_sum("full_grad", summed.view(1), due.view(1), (size + due.abs()).view(1), rules)
 
 
 def unit(maps: Float[Tensor, "n k i j"]) -> Float[Tensor, "n k i j"]:

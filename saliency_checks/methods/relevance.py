@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from saliency_checks.method import method
 from saliency_checks.methods.composites import COMPOSITES
 from saliency_checks.methods.references import limits
-from saliency_checks.methods.rules import Call, Rules, check_sum, ratio, scores_under
+from saliency_checks.methods.rules import Call, Rules, check_sum, image_weights, ratio, scores_under
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Composite = Literal["epsilon", "epsilon_plus"]
 First = Literal["same", "flat", "w_squared", "box"]
-WEIGHTS = 3  # different ones, 1 to 4
 # What divides is a scale and gets no relevance: the identity rule of Achtibat et al. 2024, section 3.3.3.
 SCALES = frozenset({"rsqrt", "reciprocal"})
 # Functions of one pixel each, which pass all its relevance on: a normalisation inside the model.
@@ -251,9 +250,9 @@ def lrp(
     with torch.enable_grad():
         image = inputs.detach().requires_grad_() * 1
         rules = Relevance(image, composite, epsilon, first, bounds)
-        # Relevance is linear in the logit. Powers of two are exact, and errors of two images cannot cancel in the sum.
-        weight = 2.0 ** (torch.arange(len(inputs), device=inputs.device, dtype=inputs.dtype) % WEIGHTS)
-        score = (weight * scores_under(rules, model, image, targets)).sum()
+        scores = scores_under(rules, model, image, targets)
+        weight = image_weights(scores)  # relevance is linear in the logit
+        score = (weight * scores).sum()
         found, constant = torch.autograd.grad(score, (rules.share, rules.one), materialize_grads=True)
     size = found.abs().sum() + constant.abs() + score.detach().abs()
     check_sum("lrp", (found.sum() + constant).view(1), score.detach().view(1), size.view(1), rules)

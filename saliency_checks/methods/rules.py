@@ -262,6 +262,11 @@ def ratio(change: Tensor, of: Tensor, otherwise: Tensor | float) -> Tensor:
     return torch.where(is_moving, change / torch.where(is_moving, of, 1), otherwise)
 
 
+def image_weights(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """For a sum over images in which errors of two shall not cancel; powers of two, which are exact."""
+    return 2.0 ** (torch.arange(len(scores), device=scores.device, dtype=scores.dtype) % 3)
+
+
 def check_sum(
     what: str,
     found: Float[Tensor, " n"],
