@@ -51,6 +51,10 @@ def gradient(
     needs={"gradient"},
     signed=False,
     claims={"dummy", "implementation_invariance", "input_shift_invariance", "scale", "symmetry"},
+    expected_failures={
+        "label_permutation/fashion_cnn": "without the sign, twins of one task are hardly more alike than one that"
+        " memorised noise; undecided, .09 [.08, .10]",
+    },
     reference="Simonyan et al. 2014, Deep inside convolutional networks, section 3.1",
     profiles={"thorough"},
 )
