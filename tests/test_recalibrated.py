@@ -15,7 +15,8 @@ import saliency_checks as sc
 from saliency_checks.method import as_method
 from saliency_checks.methods.gradient import input_gradient
 from saliency_checks.methods.recalibrated import PATH_METHODS, recalibrate, recalibrated
-from saliency_checks.methods.references import agi, even, expected_gradients, ig_squared, ig_uniform, lpi, straight
+from saliency_checks.methods.reference_path import even, straight
+from saliency_checks.methods.references import agi, expected_gradients, ig_squared, ig_uniform, lpi
 
 from nets import FEATURES, Negated, Y, images, kinked, linear, smooth, weights
 

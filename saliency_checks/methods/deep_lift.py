@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saliency_checks.chunking import chunked, per_pass
 from saliency_checks.method import method
 from saliency_checks.methods.path import Baseline, baseline_like
-from saliency_checks.methods.references import reference_images
+from saliency_checks.methods.reference_path import reference_images
 from saliency_checks.methods.rules import MAX_POOLS, Call, Rules, check_sum, ratio, scores_under
 
 if TYPE_CHECKING:

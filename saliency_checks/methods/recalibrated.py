@@ -15,15 +15,8 @@ from torch import Tensor, nn
 
 from saliency_checks import registry
 from saliency_checks.method import Method, as_method
-from saliency_checks.methods.references import (
-    Path,
-    agi,
-    expected_gradients,
-    ig_smoothgrad,
-    ig_squared,
-    ig_uniform,
-    lpi,
-)
+from saliency_checks.methods.reference_path import Path
+from saliency_checks.methods.references import agi, expected_gradients, ig_smoothgrad, ig_squared, ig_uniform, lpi
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -64,7 +57,7 @@ def recalibrated(method: Any, estimate: Estimate = "valid_ip", **fields: Any) ->
 
     Args:
         method: a method of ``references.py`` or its name, or a generator function (model, inputs, targets, ...) of
-            :class:`~saliency_checks.methods.references.Path`.
+            :class:`~saliency_checks.methods.reference_path.Path`.
         estimate: see :func:`recalibrate`.
         fields: of the path method, where it is not registered; see :func:`~saliency_checks.method.as_method`.
 

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from saliency_checks.method import method
 from saliency_checks.methods.composites import COMPOSITES
-from saliency_checks.methods.references import limits
+from saliency_checks.methods.reference_path import limits
 from saliency_checks.methods.rules import Call, Rules, check_sum, image_weights, ratio, scores_under
 
 if TYPE_CHECKING:
