@@ -31,8 +31,9 @@ EXAMPLES = pytest.StashKey[list[dict[str, Any]]]()  # images of the item's resul
 EXAMPLES_ATTRIBUTE = "saliency_examples"
 CHECKS_PACKAGE = "saliency_checks.checks"
 
-_CELL = re.compile(r"test_(\w+)\.py::test_\1\[([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
+FURTHER = "further"  # the test that stands for all checks that are not built in
 
+_CELL = re.compile(r"test_(\w+)\.py::test_\1\[(?:([a-z][a-z0-9_]*)-)?([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
 
 _SETTINGS = pytest.StashKey[Settings]()
 _BASELINE: pytest.StashKey[Baseline] = pytest.StashKey()
@@ -154,7 +155,9 @@ def collects_checks(config: pytest.Config) -> bool:
 def cell_of(nodeid: str) -> tuple[str, str, str] | None:
     """(check, method, subject) of a test that is one of ours, read from its id."""
     match = _CELL.search(nodeid)
-    return (match[1], match[2], match[3]) if match else None
+    if not match or (match[1] == FURTHER) != bool(match[2]):
+        return None
+    return match[2] or match[1], match[3], match[4]
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:

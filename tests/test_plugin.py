@@ -315,6 +315,9 @@ def test_an_expected_failure_may_name_a_module_or_one_subject(pytester: pytest.P
     [
         ("checks/test_sign.py::test_sign[a_b-c]", ("sign", "a_b", "c")),
         ("test_class_contrast.py::test_class_contrast[a-c1]", ("class_contrast", "a", "c1")),
+        ("checks/test_further.py::test_further[my_check-a-c]", ("my_check", "a", "c")),
+        ("test_sign.py::test_sign[my_check-a-c]", None),
+        ("test_further.py::test_further[a-c]", None),
         ("test_sign.py::test_other[a-c]", None),
         ("test_sign.py::test_sign[a]", None),
         ("test_sign.py::test_sign", None),
