@@ -66,9 +66,10 @@ def names(kind: str) -> list[str]:
 def own(kind: str) -> list[str]:
     """Sorted names that the user registered, beside the built-in ones and those of other installed packages."""
     _load_built_in(kind)
-    installed = {point.module for point in _entry_points(kind).values()}
-    found = (name for name, (_, origin) in _entries[kind].items() if origin.partition(":")[0] not in installed)
-    return sorted(name for name in found if not is_built_in(kind, name))
+    points = _entry_points(kind)
+    installed = {point.module for point in points.values()}
+    found = {name for name, (_, origin) in _entries[kind].items() if origin.partition(":")[0] not in installed}
+    return sorted(name for name in found - points.keys() if not is_built_in(kind, name))
 
 
 def is_built_in(kind: str, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import torch
 
-STEPS, COPIES, NOISE = 8, 4, 0.05
+STEPS, COPIES, NOISE = 8, 2, 0.05
 
 
 def smooth_ig(model, inputs, targets, baseline):

@@ -1,0 +1,393 @@
+"""A hook of mkdocs: pages of the checks, metrics and methods, made from the registry when the site is built.
+
+Nothing is measured here: scores come from README.md ("Measured") and passes from docs/data/cost.json, which
+``python scripts/site_data.py`` writes, as it draws the pictures.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import json
+import re
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+from saliency_checks import registry
+from saliency_checks.method import CLAIMS, NEEDS, Method
+from saliency_checks.metric import Metric
+from saliency_checks.presets import PRESETS
+from saliency_checks.subject import OFFERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+COST = ROOT / "docs" / "data" / "cost.json"
+PICTURES = ROOT / "docs" / "images" / "checks"
+# Columns of the table in README.md ("Measured"), by check: their names, and what they were measured on.
+COLUMNS = {
+    "pixel_recovery": {
+        "recovery": "planted pixel, both hue roles", "mlp": "planted pixel, MLP", "graft": "graft onto the CNN, effect 4",
+    },
+    "planted_deletion": {"deletion": "planted pixel, both hue roles"},
+    "class_contrast": {"contrast": "planted pixels of two classes, both hue roles"},
+    "sign": {"sign": "planted pixel, both hue roles"},
+    "cascading_randomization": {"cascade": "clothes, CNN"},
+    "independent_randomization": {"layers": "clothes, CNN"},
+    "label_permutation": {"labels": "clothes, CNN", "labels_mlp": "clothes, MLP"},
+    "deletion_insertion": {"natural": "clothes, CNN trained with masking"},
+    "complexity": {"complexity": "clothes, CNN"},
+    "acuity": {"acuity": "graft onto the CNN"},
+}  # fmt: skip
+VERDICTS = {"P": "pass", "F": "fail", "I": "undecided"}
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put the generated pages into the navigation."""
+    made = {
+        "Checks": ["checks/index.md", *(f"checks/{name}.md" for name in registry.names("checks"))],
+        "Methods": [
+            "methods/index.md",
+            *(f"methods/{name}.md" for name in methods(control=False)),
+            {"Controls": [f"methods/{name}.md" for name in methods(control=True)]},
+        ],
+    }
+    for entry in config.nav or []:
+        for title in made.keys() & entry.keys():
+            entry[title] = made[title]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    pages = {"checks/index.md": checks_page(), "methods/index.md": methods_page(), "metrics.md": metrics_page()}
+    pages |= {f"checks/{name}.md": check_page(registry.get("metrics", name)) for name in registry.names("checks")}
+    pages |= {f"methods/{name}.md": method_page(registry.get("methods", name)) for name in registry.names("methods")}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """``<!-- readme: TITLE -->`` becomes that section of README.md, so that it is written once."""
+    return re.sub(r"<!-- readme: (.+) -->", lambda match: readme(match[1]), markdown)
+
+
+def readme(title: str) -> str:
+    """The text of a section of README.md, its paths seen from docs/."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+    if not found:
+        raise PluginError(f"README.md has no section {title!r}")
+    return found[1].replace("](docs/", "](").strip()
+
+
+def methods(*, control: bool) -> list[str]:
+    return [name for name in registry.names("methods") if registry.get("methods", name).control == control]
+
+
+# Checks and metrics
+
+
+def checks_page() -> str:
+    rows = [
+        f"| [{name}]({name}.md) | {registry.get('metrics', name).summary} | `{registry.get('metrics', name).bound}` |"
+        for name in registry.names("checks")
+    ]
+    return "\n".join(["# Checks", "", "| check | what is measured | bound |", "|---|---|---|", *rows, ""])
+
+
+def check_page(check: Metric) -> str:
+    module = inspect.getmodule(function_of(check))
+    parts = [
+        f"# {check.name}",
+        first_line(module),
+        facts(
+            ("bound", f"`{check.bound}`, {check.better} is better"),
+            ("judged", judged(check)),
+            ("needs of a subject", listed(check.needs, OFFERS)),
+            ("images at the first look", str(check.n)),
+            ("source", check.reference),
+        ),
+        "## What is measured",
+        documentation(function_of(check)),
+        *(["## What it looks like", picture(check.name)] if (PICTURES / f"{check.name}.png").exists() else []),
+        "## If it fails",
+        f"It means: {check.meaning}." if check.meaning else "",
+        "\n".join(f"{i}. {question}" for i, question in enumerate(check.if_fails, 1)),
+        *scores(check),
+        "## Run just this",
+        f"```sh\nsaliency-checks run METHOD -k {check.name}\n```",
+    ]
+    return joined(parts)
+
+
+def judged(check: Metric) -> str:
+    if check.exact:
+        return "the score itself: a list of clauses that hold or not"
+    if check.quantile is not None:
+        return f"the {check.quantile:.0%} quantile of the scores per image, with its exact interval"
+    return "the mean of 0/1 scores, with its exact interval" if check.binary else "the mean, with its interval"
+
+
+def picture(check: str) -> str:
+    told = json.loads((PICTURES / "captions.json").read_text("utf-8"))
+    return f"![{check}](../images/checks/{check}.png){{ .maps }}\n\n*{told[check]}*"
+
+
+def scores(check: Metric) -> list[str]:
+    """A chart and a table for each column of the measured table that is about this check."""
+    parts = []
+    for column, where in COLUMNS.get(check.name, {}).items():
+        rows = measured()[column]
+        parts += [f"### {where}", chart(rows, check), table(rows)]
+    if not parts:
+        return []
+    note = (
+        "Score and half-width of the interval, on networks and images that played no part in choosing bound and"
+        " settings ([how](../measured.md)). Controls never look at the model."
+    )
+    return ["## Methods and controls, measured", note, *parts]
+
+
+Row = tuple[str, str, float, float]  # method, verdict's letter, score, half-width
+
+
+@cache
+def measured() -> dict[str, list[Row]]:
+    """Columns of the table in README.md; a cell's right edge is that of its column's head."""
+    block = readme("Measured").partition("```\n")[2].partition("```")[0]
+    head, *lines = block.rstrip().splitlines()
+    ends = [match.end() for match in re.finditer(r"\S+", head)]
+    found: dict[str, list[Row]] = {name: [] for name in head.split()}
+    for line in lines:
+        name = line.split()[0]
+        for column, start, end in zip(found, [22, *ends], ends, strict=False):
+            if match := re.fullmatch(r"([PFI]) +(-?[\d.]+)±([\d.]+)", line[start:end].strip()):
+                found[column].append((name, match[1], float(match[2]), float(match[3])))
+    return found
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        f"| {link(name)} | {'control' if is_control(name) else ''} | {score:.2f} ± {half:.2f} | {VERDICTS[letter]} |"
+        for name, letter, score, half in rows
+    ]
+    return "\n".join(["| method | | score | verdict |", "|---|---|---|---|", *lines])
+
+
+def chart(rows: list[Row], check: Metric) -> str:
+    """A dot with its interval for each method, filled where it is no control, and a line at the bound."""
+    limit = check.bound.value if check.bound else 0.0
+    low = min(0.0, limit, *(score - half for _, _, score, half in rows))
+    high = max(limit, *(score + half for _, _, score, half in rows))
+
+    def x(value: float) -> float:
+        return 190 + 400 * (value - low) / (high - low)
+
+    drawn = []
+    for i, (name, letter, score, half) in enumerate(rows):
+        y = 14 + 18 * i
+        kind = f"{VERDICTS[letter]}{' control' if is_control(name) else ''}"
+        drawn.append(
+            f'<g class="{kind}"><title>{name}: {score:.2f} ± {half:.2f}, {VERDICTS[letter]}</title>'
+            f'<text x="180" y="{y + 4}" text-anchor="end">{name}</text>'
+            f'<line x1="{x(score - half):.1f}" x2="{x(score + half):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{x(score):.1f}" cy="{y}" r="4.5"/></g>'
+        )
+    bottom = 14 + 18 * len(rows)
+    told = f"{check.name}: score and interval of {len(rows)} methods and controls, and the bound {check.bound}"
+    return (
+        f'<svg class="scores" viewBox="0 0 620 {bottom + 16}" role="img" aria-label="{html.escape(told)}">'
+        f'<line class="bound" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="4" y2="{bottom}"/>'
+        f'<text x="{x(limit):.1f}" y="{bottom + 12}" text-anchor="middle">{html.escape(str(check.bound))}</text>'
+        f"{''.join(drawn)}</svg>"
+    )
+
+
+def metrics_page() -> str:
+    """All metrics, judged or not, with what can be varied."""
+    parts = [
+        "# Metrics",
+        "What is measured. With a bound it is a [check](checks/index.md); the others are for"
+        ' `sc.measure("NAME", method, subject)`. A preset is written `NAME@PRESET`, another setting'
+        " `NAME@SETTING=VALUE`.",
+    ]
+    for name in registry.names("metrics"):
+        metric = registry.get("metrics", name)
+        parts += [
+            f"## {name}",
+            documentation(function_of(metric)),
+            facts(
+                ("better", metric.better),
+                ("bound", f"`{metric.bound}`, see [the check](checks/{name}.md)" if metric.bound else ""),
+                ("needs of a subject", listed(metric.needs, OFFERS)),
+                ("settings", settings(metric.settings)),
+                ("presets", ", ".join(f"`{preset}`" for preset in PRESETS.get(name, {}))),
+                ("source", metric.reference),
+            ),
+        ]
+    return joined(parts)
+
+
+def settings(held: Any) -> str:
+    if not is_dataclass(held):
+        return ""
+    return ", ".join(f"`{field.name}={shown(getattr(held, field.name))}`" for field in fields(held))
+
+
+def function_of(metric: Metric) -> Any:
+    return inspect.unwrap(getattr(metric.measure, "func", metric.measure))
+
+
+# Methods
+
+
+def methods_page() -> str:
+    parts = [
+        "# Methods",
+        "![Every method on one photograph](../images/methods.jpg)",
+        "*For the class that EfficientNet-Lite0 sees; red speaks for it, blue against.*",
+        *("\n".join(["## " + title, "", *summary(control)]) for title, control in (("Methods", False), ("Controls", True))),
+    ]
+    return joined(parts)
+
+
+def summary(control: bool) -> list[str]:
+    rows = ["| method | what it is | needs | signed | passes |", "|---|---|---|---|---|"]
+    for name in methods(control=control):
+        method = registry.get("methods", name)
+        spent = cost().get(name)
+        passes = f"{spent['forward']:g} + {spent['backward']:g}" if spent else ""
+        line = cell((inspect.getdoc(method.source) or "").partition("\n")[0])
+        signed = {True: "yes", False: "no", None: "not said"}[method.signed]
+        rows.append(f"| [{name}]({name}.md) | {line} | {', '.join(sorted(method.needs))} | {signed} | {passes} |")
+    return rows
+
+
+def method_page(method: Method) -> str:
+    spent = cost().get(method.name)
+    passes = (
+        f"{spent['forward']:g} forward and {spent['backward']:g} backward for each image; memory {spent['memory']:g}"
+        " times that of one gradient"
+        if spent
+        else ""
+    )
+    failures = [f"- {check_link(check)}: {reason}" for check, reason in sorted(method.expected_failures.items())]
+    parts = [
+        f"# {method.name}",
+        "*A control: it never looks at the model, so no check may pass it.*" if method.control else "",
+        documentation(method.source),
+        facts(
+            ("source", method.reference),
+            ("map", {True: "signed: contributions for and against the class", False: "a magnitude or sensitivity",
+                     None: "does not say whether it is signed; both readings are measured"}[method.signed]),
+            ("needs", listed(method.needs, NEEDS)),
+            ("passes", passes),
+            ("draws at random", "yes" if method.stochastic else ""),
+            ("judged by default in", ", ".join(sorted(method.profiles)) if not method.control else ""),
+            ("code", where(method.source)),
+        ),
+        *parameters(method.source),
+        *(["## Claims", "Axioms that it is held to ([measured](../axioms.md)).",
+           "\n".join(f"- {claim}: {CLAIMS[claim]}" for claim in sorted(method.claims))] if method.claims else []),
+        *(["## Known failures", "Expected, with their reasons; an unexpected pass is red.", "\n".join(failures)]
+          if failures else []),
+        *standing(method.name),
+    ]  # fmt: skip
+    return joined(parts)
+
+
+def standing(name: str) -> list[str]:
+    """What the measured table says of one method."""
+    rows = [
+        f"| [{check}](../checks/{check}.md) | {where} | {score:.2f} ± {half:.2f} | {VERDICTS[letter]} |"
+        for check, columns in COLUMNS.items()
+        for column, where in columns.items()
+        for row, letter, score, half in measured()[column]
+        if row == name
+    ]
+    return ["## Measured", "\n".join(["| check | on | score | verdict |", "|---|---|---|---|", *rows])] if rows else []
+
+
+@cache
+def cost() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads(COST.read_text("utf-8"))
+    return found
+
+
+def parameters(source: Any) -> list[str]:
+    """What a method can be told beside model, images and classes, with the words of its docstring."""
+    told = dict(re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(source) or "", re.MULTILINE))
+    given = [one for one in inspect.signature(source).parameters.values() if one.default is not one.empty]
+    rows = [
+        f"| `{one.name}` | `{shown(one.default)}` | {cell(' '.join(told.get(one.name, '').split()))} |" for one in given
+    ]
+    return ["## Settings", "\n".join(["| name | default | |", "|---|---|---|", *rows])] if rows else []
+
+
+def where(source: Any) -> str:
+    """The file that defines it, seen from the root of the repository."""
+    try:
+        file = Path(inspect.getsourcefile(inspect.unwrap(source)) or "")
+    except TypeError:
+        return ""
+    return f"`{file.relative_to(ROOT)}`" if file.is_relative_to(ROOT) else ""
+
+
+# Pieces of a page
+
+
+def is_control(name: str) -> bool:
+    return name in methods(control=True)
+
+
+def link(name: str) -> str:
+    return f"[{name}](../methods/{name}.md)" if name in registry.names("methods") else name
+
+
+def check_link(key: str) -> str:
+    check, _, subject = key.partition("/")
+    return f"[{check}](../checks/{check}.md)" + (f" on {subject}" if subject else "")
+
+
+def first_line(module: Any) -> str:
+    return plain((inspect.getdoc(module) or "").partition("\n\n")[0])
+
+
+def documentation(source: Any) -> str:
+    """A docstring as Markdown, without the arguments: those are for readers of the code, or in a table."""
+    return plain(re.split(r"\n(?:Args|Raises|Returns):", inspect.getdoc(source) or "")[0].strip())
+
+
+def plain(text: str) -> str:
+    """Text with formulas: only what stands in backticks is markup."""
+    text = re.sub(r":\w+:`", "`", text.replace("``", "`"))
+    parts = text.split("`")
+    return "`".join(
+        re.sub(r"([*_<\[\]])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)
+    )
+
+
+def cell(text: str) -> str:
+    return plain(text).replace("|", "\\|")
+
+
+def facts(*pairs: tuple[str, str]) -> str:
+    lines = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in pairs if value]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""
+
+
+def listed(names: Any, meanings: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {meanings[name].replace('``', '`')}" for name in sorted(names))
+
+
+def shown(value: Any) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
+def joined(parts: list[str]) -> str:
+    return "\n\n".join(filter(None, parts)) + "\n"
