@@ -1,4 +1,4 @@
-"""What the documentation shows and does not measure when it is built: writes docs/data/cost.json and docs/images/checks/.
+"""What the documentation shows but does not measure when it is built: docs/data/cost.json and docs/images/checks/.
 
 python scripts/site_data.py [cost] [pictures]      # two minutes
 """
@@ -26,18 +26,23 @@ from saliency_checks.randomization import cascading, independent
 DATA, PICTURES = Path("docs/data/cost.json"), Path("docs/images/checks")
 SIDE, GAP, IMAGES = 112, 8, 3  # pixels of a picture on the page
 # Check -> where it is shown, a method that passes and one that fails, with the words for the failure.
+PIXEL, CNN, MASKED = "planted_pixel_a", "fashion_cnn", "fashion_cnn_masked"
+RECOVERS = "It shows the image, whatever the weights"
 SHOWN = {
-    "pixel_recovery": ("planted_pixel_a", "integrated_gradients", "edges", "Edges rank no site above its look-alikes"),
-    "planted_deletion": ("planted_pixel_a", "integrated_gradients", "input_magnitude", "What is bright is not the cause"),
-    "class_contrast": ("planted_pixel_a", "gradient", "center_blob", "A blob in the middle is the same for every class"),
-    "sign": ("planted_pixel_a", "integrated_gradients", "random", "Noise has any sign at the cause"),
-    "deletion_insertion": ("fashion_cnn_masked", "integrated_gradients", "grad_cam", "A cell spreads over many pixels"),
-    "complexity": ("fashion_cnn", "integrated_gradients", "constant", "A uniform field ranks nothing"),
-    "cascading_randomization": ("fashion_cnn", "integrated_gradients", "guided_backprop", "It shows the image, whatever the weights"),
-    "independent_randomization": ("fashion_cnn", "integrated_gradients", "guided_backprop", "It shows the image, whatever the weights"),
-}  # fmt: skip
+    "pixel_recovery": (PIXEL, "integrated_gradients", "edges", "Edges rank no site above its look-alikes"),
+    "planted_deletion": (PIXEL, "integrated_gradients", "input_magnitude", "What is bright is not the cause"),
+    "class_contrast": (PIXEL, "gradient", "center_blob", "A blob in the middle is the same for every class"),
+    "sign": (PIXEL, "integrated_gradients", "random", "Noise has any sign at the cause"),
+    "deletion_insertion": (MASKED, "integrated_gradients", "grad_cam", "A cell spreads over many pixels"),
+    "complexity": (CNN, "integrated_gradients", "constant", "A uniform field ranks nothing"),
+    "cascading_randomization": (CNN, "integrated_gradients", "guided_backprop", RECOVERS),
+    "independent_randomization": (CNN, "integrated_gradients", "guided_backprop", RECOVERS),
+}
 # What the weights are drawn again of, where a check does so.
-REDRAWN = {"cascading_randomization": (cascading, -1, "all layers"), "independent_randomization": (independent, 0, "the last layer")}
+REDRAWN = {
+    "cascading_randomization": (cascading, -1, "all layers"),
+    "independent_randomization": (independent, 0, "the last layer"),
+}
 
 
 def measure_cost() -> None:
@@ -63,7 +68,11 @@ def draw_pictures() -> None:
         for name, found in zip((sound, unsound), by_index, strict=True):
             rows += [[opened(found[i]["map"]) for i in both], *redrawn(check, name, subject, both)]
         sheet(rows).save(PICTURES / f"{check}.png", optimize=True)
-        again = f", each with the trained weights and below with those of {REDRAWN[check][2]} drawn again" if check in REDRAWN else ""
+        again = (
+            f", each with the trained weights and below with those of {REDRAWN[check][2]} drawn again"
+            if check in REDRAWN
+            else ""
+        )
         told = [f"{result.method} ({result.score:.2f}, {result.verdict})" for result in shown]
         captions[check] = f"Images of {subject}, the maps of {told[0]} and of {told[1]}{again}. {why}."
         print(captions[check], flush=True)

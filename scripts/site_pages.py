@@ -32,7 +32,9 @@ PICTURES = ROOT / "docs" / "images" / "checks"
 # Columns of the table in README.md ("Measured"), by check: their names, and what they were measured on.
 COLUMNS = {
     "pixel_recovery": {
-        "recovery": "planted pixel, both hue roles", "mlp": "planted pixel, MLP", "graft": "graft onto the CNN, effect 4",
+        "recovery": "planted pixel, both hue roles",
+        "mlp": "planted pixel, MLP",
+        "graft": "graft onto the CNN, effect 4",
     },
     "planted_deletion": {"deletion": "planted pixel, both hue roles"},
     "class_contrast": {"contrast": "planted pixels of two classes, both hue roles"},
@@ -143,7 +145,8 @@ def scores(check: Metric) -> list[str]:
     parts = []
     for column, where in COLUMNS.get(check.name, {}).items():
         rows = measured()[column]
-        parts += [f"### {where}", chart(rows, check), table(rows)]
+        numbers = "\n".join(f"    {line}" for line in table(rows).splitlines())
+        parts += [f"### {where}", chart(rows, check), f'??? note "In numbers"\n\n{numbers}']
     if not parts:
         return []
     note = (
@@ -251,7 +254,10 @@ def methods_page() -> str:
         "# Methods",
         "![Every method on one photograph](../images/methods.jpg)",
         "*For the class that EfficientNet-Lite0 sees; red speaks for it, blue against.*",
-        *("\n".join(["## " + title, "", *summary(control)]) for title, control in (("Methods", False), ("Controls", True))),
+        *(
+            "\n".join(["## " + title, "", *summary(control)])
+            for title, control in (("Methods", False), ("Controls", True))
+        ),
     ]
     return joined(parts)
 
@@ -367,9 +373,7 @@ def plain(text: str) -> str:
     """Text with formulas: only what stands in backticks is markup."""
     text = re.sub(r":\w+:`", "`", text.replace("``", "`"))
     parts = text.split("`")
-    return "`".join(
-        re.sub(r"([*_<\[\]])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)
-    )
+    return "`".join(re.sub(r"([*_<\[\]])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts))
 
 
 def cell(text: str) -> str:
