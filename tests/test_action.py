@@ -51,6 +51,7 @@ def test_the_actions_steps_check_report_and_annotate(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
     assert (tmp_path / "out dir" / "junit.xml").exists()
+    assert (tmp_path / "out dir" / "behind" / "contract.crash.tiny" / "result.txt").exists()
     done = shell(tmp_path, "report")
     assert done.returncode == 0, done.stderr
     assert "::error title=contract/crash/tiny::" in done.stdout
@@ -109,5 +110,5 @@ def test_every_command_of_the_recipes_exists(capsys: pytest.CaptureFixture[str])
         assert options.command in ("run", "report", "baseline", "warm")
         assert not rest or options.command == "run", command
         for flag in rest:
-            known = ("--saliency-baseline", "--saliency-images", "--junitxml", "-q")
+            known = ("--saliency-baseline", "--saliency-bundle", "--saliency-images", "--junitxml", "-q")
             assert flag.startswith(known) or not flag.startswith("-"), flag
