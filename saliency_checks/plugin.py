@@ -114,9 +114,13 @@ def pytest_collection(session: pytest.Session) -> None:
         from saliency_checks.selection import BadSelection, Selection
 
         try:
-            Selection.of(wanted)
+            chosen = Selection.of(wanted)
         except BadSelection as error:
             raise pytest.UsageError(str(error)) from error
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and config.get_verbosity() >= 0:
+            for line in chosen.imported():
+                reporter.write_line(f"saliency_checks: {line}")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 KINDS = ("methods", "metrics", "checks", "subjects")
@@ -133,6 +135,21 @@ def load(path: str) -> Any:
             raise UnknownName(f"{path!r}: {module_name} has no attribute {part!r}{hint}")
         found = getattr(found, part)
     return found
+
+
+def imported_from(kind: str, spec: str) -> str:
+    """Where code came from that is neither in this package nor in a conftest.py, once loaded; "" for other names."""
+    spec = spec.removeprefix(GRAFT)
+    if ":" in spec:
+        return _file(spec.partition(":")[0])
+    point = None if is_built_in(kind, spec) else _entry_points(kind).get(spec)
+    return f"{point.value} of {_package(point)}, {_file(point.module)}" if point else ""
+
+
+def _file(module: str) -> str:
+    """The file of a module, seen from the current folder where it lies below."""
+    path = Path(getattr(sys.modules.get(module), "__file__", None) or "no file")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _check_kind(kind: str) -> None:

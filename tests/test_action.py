@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -57,6 +58,22 @@ def test_the_actions_steps_check_report_and_annotate(tmp_path: Path) -> None:
     assert "::error title=contract/crash/tiny::" in done.stdout
     assert "boom" in (tmp_path / "summary").read_text()
     assert "<!doctype html>" in (tmp_path / "out dir" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_action_installs_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    """As ``uses: ./path/to/saliency_checks`` has it; without a network, and where this environment does not look."""
+    ignored = shutil.ignore_patterns(".*", "build", "docs", "*.egg-info", "__pycache__")
+    folder = shutil.copytree(ROOT, tmp_path / "third_party" / "saliency_checks", ignore=ignored)
+    offline = {
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_TARGET": str(tmp_path / "to"),
+    }
+    done = shell(tmp_path, "install", GITHUB_ACTION_PATH=str(folder), **offline)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "to" / "saliency_checks" / "checks" / "conftest.py").exists()
 
 
 def test_an_input_of_the_action_is_data(tmp_path: Path) -> None:

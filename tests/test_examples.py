@@ -86,6 +86,9 @@ def test_an_installed_package_adds_a_method_a_subject_and_a_check(plugin: dict[s
     methods = [f"--saliency-method={name}" for name in ("positive_contributions", "random")]
     also = ("--saliency-subject=stripes", "-k", "top_pixel or contract")
     run = pytest_in(tmp_path, *RUN, *methods, *also, environment=plugin)
+    place = Path(plugin["PYTHONPATH"], "saliency_plugin", "__init__.py").relative_to(tmp_path)
+    assert "method positive_contributions from saliency_plugin:positive_contributions of the package" in run.output
+    assert f"saliency-plugin, {place}\n" in run.output
     assert verdicts(run) == {
         "contract/positive_contributions/stripes": "pass",
         "contract/random/stripes": "fail",
