@@ -97,7 +97,9 @@ def add(parser: pytest.Parser) -> None:
         help="also fail when the baseline lacks results of this run, or holds some that are no longer measured",
     )
     group.addoption(
-        "--saliency-dry-run", action="store_true", help="print the plan and an estimate; build, train and run nothing"
+        "--saliency-dry-run",
+        action="store_true",
+        help="print the plan, its passes and whether it is within the profile's budget; build and train nothing",
     )
     group.addoption(
         "--saliency-allow-inconclusive",

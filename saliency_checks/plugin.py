@@ -133,11 +133,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("saliency_dry_run") or session.testsfailed:
         return None
-    from saliency_checks import plan
+    from saliency_checks import judging, plan
 
+    methods = plan.methods_of(session.items, judging.selection(session.config).methods)
     writer = session.config.get_terminal_writer()
     writer.line()
-    for line in plan.lines(plan.cells_of(session.items), settings(session.config).profile):
+    for line in plan.lines(plan.cells_of(session.items), settings(session.config).profile, methods):
         writer.line(line)
     return True
 

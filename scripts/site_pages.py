@@ -23,6 +23,7 @@ from saliency_checks import registry
 from saliency_checks.method import CLAIMS, NEEDS, Method
 from saliency_checks.metric import Metric
 from saliency_checks.presets import PRESETS
+from saliency_checks.profile import PROFILES
 from saliency_checks.subject import OFFERS
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """``<!-- readme: TITLE -->`` becomes that section of README.md, so that it is written once."""
+    markdown = markdown.replace("<!-- profiles -->", profiles())
     return re.sub(r"<!-- readme: (.+) -->", lambda match: readme(match[1]), markdown)
 
 
@@ -89,6 +91,22 @@ def readme(title: str) -> str:
 
 def methods(*, control: bool) -> list[str]:
     return [name for name in registry.names("methods") if registry.get("methods", name).control == control]
+
+
+def profiles() -> str:
+    rows = [
+        f"| {one.name} | {one.scale:g} | {one.looks} | {one.redraws} | {1 + one.replicas} | {one.seconds} s |"
+        f" {one.passes:,} |"
+        for one in PROFILES.values()
+    ]
+    head = "| profile | images | looks | redraws of weights | networks | time budget | pass budget |"
+    note = (
+        "Images: at the first look, relative to the check's own number; each further look doubles them, while the"
+        " verdict is open. Both budgets are for one method: the time on all embedded subjects, one core, trained before; the"
+        " passes forward and backward, through whatever model, at the first look. A method of one or two passes takes"
+        " less than half of the time."
+    )
+    return "\n".join([head, "|---" * 7 + "|", *rows, "", note])
 
 
 # Checks and metrics
