@@ -102,9 +102,9 @@ def profiles() -> str:
     head = "| profile | images | looks | redraws of weights | networks | time budget | pass budget |"
     note = (
         "Images: at the first look, relative to the check's own number; each further look doubles them, while the"
-        " verdict is open. Both budgets are for one method: the time on all embedded subjects, one core, trained before; the"
-        " passes forward and backward, through whatever model, at the first look. A method of one or two passes takes"
-        " less than half of the time."
+        " verdict is open. Both budgets are for one method: the time on all embedded subjects (one core, networks"
+        " trained before), the passes forward and backward through whatever model, at the first look. A method of one"
+        " or two passes takes less than half of the time."
     )
     return "\n".join([head, "|---" * 7 + "|", *rows, "", note])
 
