@@ -124,7 +124,8 @@ def _baseline(options: argparse.Namespace) -> int:
         made, moved = baseline.accepted(known, report, options.accept, prune=options.prune)
         baseline.write(made, path)
     except (BadReport, OSError) as error:
-        print(f"saliency-checks: {error}", file=sys.stderr)
+        told = f"{path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        print(f"saliency-checks: {told}", file=sys.stderr)
         return USAGE_ERROR
     print(f"{path}: {len(made.entries)} results, {len(moved)} changed")
     return 0

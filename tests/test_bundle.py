@@ -116,9 +116,14 @@ def test_what_passes_or_says_nothing_has_no_bundle(tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves no half of a bundle behind."""
+    whole = Path.write_bytes
+
     def full(self: Path, content: bytes) -> int:
+        whole(self, content[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(BadReport, match="No space left on device"):
         bundle.write(result(), tmp_path)
+    assert [*tmp_path.iterdir()] == []

@@ -44,6 +44,24 @@ def test_workers_send_images_curves_and_commands_to_the_page(tmp_path: Path) -> 
     assert good.examples[0]["input"] not in (tmp_path / "out.xml").read_text("utf-8")
 
 
+FAILS_AT_THE_END = """
+class Last:
+    def pytest_sessionfinish(self):
+        raise OSError(28, "No space left on device")
+
+def pytest_sessionstart(session):  # the hooks that are registered last are called first
+    session.config.pluginmanager.register(Last())
+"""
+
+
+def test_another_plugin_that_fails_at_the_end_takes_no_results_with_it(tmp_path: Path) -> None:
+    """As pytest's own JUnit plugin does on a full disk."""
+    project.write(tmp_path, {"conftest.py": project.CONFTEST + FAILS_AT_THE_END})
+    run = project.check_in(tmp_path, "good", checks="complexity")
+    assert "No space left on device" in run.output
+    assert run.verdicts == {"complexity/good/tiny": "pass"}
+
+
 STOP = """
 def stop(model, inputs, targets):
     import signal

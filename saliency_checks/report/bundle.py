@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def write(result: Result, folder: Path) -> Path:
         _images(result, place)
         _curves(result, place)
     except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)  # whole or not there
         raise BadReport(f"{place}: {error.strerror or error}") from error
     return place
 
