@@ -20,8 +20,9 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from saliency_checks import registry
-from saliency_checks.method import CLAIMS, NEEDS, Method
+from saliency_checks.method import AXIOMS, CLAIMS, NEEDS, Method
 from saliency_checks.metric import Metric
+from saliency_checks.metrics.contract import CLAUSES
 from saliency_checks.presets import PRESETS
 from saliency_checks.profile import PROFILES
 from saliency_checks.subject import OFFERS
@@ -121,10 +122,9 @@ def checks_page() -> str:
 
 
 def check_page(check: Metric) -> str:
-    module = inspect.getmodule(function_of(check))
     parts = [
         f"# {check.name}",
-        first_line(module),
+        documentation(inspect.getmodule(function_of(check))),
         facts(
             ("bound", f"`{check.bound}`, {check.better} is better"),
             ("judged", judged(check)),
@@ -134,7 +134,8 @@ def check_page(check: Metric) -> str:
         ),
         "## What is measured",
         documentation(function_of(check)),
-        *(["## What it looks like", picture(check.name)] if (PICTURES / f"{check.name}.png").exists() else []),
+        clauses(check.name),
+        *(["## What it looks like", picture(check.name)] if check.name in captions() else []),
         "## If it fails",
         f"It means: {check.meaning}." if check.meaning else "",
         "\n".join(f"{i}. {question}" for i, question in enumerate(check.if_fails, 1)),
@@ -153,9 +154,27 @@ def judged(check: Metric) -> str:
     return "the mean of 0/1 scores, with its exact interval" if check.binary else "the mean, with its interval"
 
 
+def clauses(check: str) -> str:
+    """What a list of clauses holds, where the score is one."""
+    if check == "contract":
+        return "\n".join(f"- `{clause.__name__}`: {documentation(clause)}" for clause in CLAUSES)
+    if check == "axioms":
+        lines = (f"- `{name}`: {plain(meaning)}" for name, meaning in CLAIMS.items() if name in AXIOMS)
+        return "\n".join([*lines, "", "[Which method fulfils which](../axioms.md)."])
+    return ""
+
+
 def picture(check: str) -> str:
-    told = json.loads((PICTURES / "captions.json").read_text("utf-8"))
-    return f"![{check}](../images/checks/{check}.png){{ .maps }}\n\n*{told[check]}*"
+    file, marks = ("acuity.png", "") if check == "acuity" else (f"checks/{check}.png", "{ .maps }")
+    return f"![{check}](../images/{file}){marks}\n\n*{captions()[check]}*"
+
+
+@cache
+def captions() -> dict[str, str]:
+    """By check; that of acuity stands in README.md."""
+    found: dict[str, str] = json.loads((PICTURES / "captions.json").read_text("utf-8"))
+    below = re.search(r"images/acuity\.png\)\n\n\*(.+?)\*\n\n", README, re.DOTALL)
+    return found | ({"acuity": below[1]} if below else {})
 
 
 def scores(check: Metric) -> list[str]:
@@ -376,10 +395,6 @@ def link(name: str) -> str:
 def check_link(key: str) -> str:
     check, _, subject = key.partition("/")
     return f"[{check}](../checks/{check}.md)" + (f" on {subject}" if subject else "")
-
-
-def first_line(module: Any) -> str:
-    return plain((inspect.getdoc(module) or "").partition("\n\n")[0])
 
 
 def documentation(source: Any) -> str:
