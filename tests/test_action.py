@@ -117,11 +117,12 @@ def test_the_command_annotates_or_says_that_there_is_nothing_to_do(
     assert stop.value.code == cli.USAGE_ERROR
 
 
-def test_every_command_of_the_recipes_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags and subcommands of docs/ci.md are known; pytest's own pass through ``run``."""
-    text = (ROOT / "docs" / "ci.md").read_text("utf-8").replace("\\\n", " ")
+@pytest.mark.parametrize(("page", "least"), [("docs/ci.md", 10), ("README.md", 4)])
+def test_every_command_of_the_recipes_exists(page: str, least: int) -> None:
+    """Flags and subcommands are known; pytest's own pass through ``run``."""
+    text = (ROOT / page).read_text("utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:^|\s)(saliency-checks (?:run|report|baseline|warm)\b[^#\n|]*)", text)
-    assert len(commands) >= 10
+    assert len(commands) >= least
     for command in commands:
         options, rest = cli._parser().parse_known_args(shlex.split(command)[1:])
         assert options.command in ("run", "report", "baseline", "warm")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import saliency_checks as sc
 from saliency_checks import registry
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,20 @@ def test_the_code_of_a_page_runs_as_it_stands_there(page: Path, tmp_path: Path) 
     steps = [(title, kind, code) for kind, title, code in fences if title or kind in ("python", "sh")]
     assert steps
     run(tmp_path, "-c", DRIVER, given=json.dumps(steps))
+
+
+def test_what_the_readme_names_exists() -> None:
+    """Its code has gaps for the reader's own, so it is compiled and not run."""
+    blocks = [code for kind, _, code in FENCE.findall((ROOT / "README.md").read_text("utf-8")) if kind == "python"]
+    assert len(blocks) >= 6
+    code = "\n".join(blocks)
+    for block in blocks:
+        compile(block, "README.md", "exec")
+    assert set(re.findall(r"\bsc\.(\w+)", code)) <= set(sc.__all__)
+    for metric in re.findall(r'sc\.(?:run|measure)\("([^"]+)"', code):
+        registry.get("metrics", metric)
+    for kind, name in re.findall(r'sc\.get\("(\w+)", "(\w+)"\)', code):
+        registry.get(kind, name)
 
 
 @pytest.mark.slow
