@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saliency_checks import cost as costs
+from saliency_checks import cost as counting
 from saliency_checks import registry
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Metric
@@ -20,7 +20,8 @@ from saliency_checks.run import first_look
 Cell = tuple[str, str, str]  # check, method, subject
 # Of the embedded networks on one core, measured roughly; an estimate and no promise.
 PASSES_PER_SECOND = 12_000
-SECONDS_PER_CELL, SECONDS_PER_REPLICA = 0.8, 0.6
+SECONDS_PER_CELL, SECONDS_PER_REPLICA = 0.8, 0.6  # controls included
+ESTIMATED = ("quick", "standard")  # in the thorough one the controls on a residual network take most of the time
 MOST_METHODS = 12  # whose passes are counted: more would take longer than one waits for a plan
 
 
@@ -90,30 +91,33 @@ def _budget(
         return
     rows = [("method", "passes each", "passes", "embedded subjects", "")]
     for name in names:
-        each = _passes(methods[name])
-        mine = {subject: cost for (method, subject), cost in found.items() if method == name}
-        if each is None:
-            rows.append(
-                (name, "not counted", "", "", "it does not explain the small network that passes are counted on")
-            )
-            continue
-        least, most = (round(each * sum(getattr(c, end) for c in mine.values())) for end in ("least", "most"))
-        embedded = [subject for subject in mine if registry.is_built_in("subjects", subject)]
-        cells = sum(len(groups[name, subject]) for subject in embedded)
-        seconds = cells * (SECONDS_PER_CELL + SECONDS_PER_REPLICA * profile.replicas)
-        seconds += each * sum(mine[subject].least for subject in embedded) / PASSES_PER_SECOND
-        over = max(least / profile.passes, seconds / profile.seconds)
-        told = f"about {seconds:.0f} s" if embedded else ""
-        rows.append(
-            (name, f"{each:.4g}", f"{least} to {most}", told, f"OVER {over:.1f} times" if over > 1 else "within")
-        )
+        checks = {subject: len(cells) for (method, subject), cells in groups.items() if method == name}
+        costs = {subject: cost for (method, subject), cost in found.items() if method == name}
+        rows.append((name, *_standing(_passes(methods[name]), checks, costs, profile)))
     yield from _columns(rows)
+
+
+def _standing(
+    each: float | None, checks: Mapping[str, int], costs: Mapping[str, Cost], profile: Profile
+) -> tuple[str, str, str, str]:
+    """What one method takes, and whether that is within the budget; checks and costs are by subject."""
+    if each is None:
+        return "not counted", "", "", "it does not explain the small network that passes are counted on"
+    least, most = (round(each * sum(getattr(cost, end) for cost in costs.values())) for end in ("least", "most"))
+    embedded = {subject for subject in costs if registry.is_built_in("subjects", subject)}
+    seconds = 0.0
+    if profile.name in ESTIMATED:
+        seconds = sum(checks[s] for s in embedded) * (SECONDS_PER_CELL + SECONDS_PER_REPLICA * profile.replicas)
+        seconds += each * sum(costs[s].least for s in embedded) / PASSES_PER_SECOND
+    over = max(least / profile.passes, seconds / profile.seconds)
+    told = f"about {seconds:.0f} s" if seconds else "not estimated" if embedded else ""
+    return f"{each:.4g}", f"{least} to {most}", told, f"OVER {over:.1f} times" if over > 1 else "within"
 
 
 def _passes(method: Method) -> float | None:
     """Forward and backward, for one explanation of one image."""
     try:
-        spent = costs.cost(method)
+        spent = counting.cost(method)
     except Exception:  # somebody's own method may not like the small network
         return None
     return spent.forward + spent.backward

@@ -104,8 +104,8 @@ def profiles() -> str:
     note = (
         "Images: at the first look, relative to the check's own number; each further look doubles them, while the"
         " verdict is open. Both budgets are for one method: the time on all embedded subjects (one core, networks"
-        " trained before), the passes forward and backward through whatever model, at the first look. A method of one"
-        " or two passes takes less than half of the time."
+        " trained before), the passes forward and backward through whatever model, at the first look. The gradient took"
+        " 25 s in the quick profile and 42 s in the standard one, integrated gradients 47 s and 97 s."
     )
     return "\n".join([head, "|---" * 7 + "|", *rows, "", note])
 
@@ -205,7 +205,7 @@ def measured() -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {name: [] for name in head.split()}
     for line in lines:
         name = line.split()[0]
-        for column, start, end in zip(found, [22, *ends], ends, strict=False):
+        for column, start, end in zip(found, [len(name), *ends[:-1]], ends, strict=True):
             if match := re.fullmatch(r"([PFI]) +(-?[\d.]+)±([\d.]+)", line[start:end].strip()):
                 found[column].append((name, match[1], float(match[2]), float(match[3])))
     return found

@@ -77,7 +77,6 @@ def test_what_the_readme_names_exists() -> None:
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_has_a_page_of_everything(tmp_path: Path) -> None:
     """Strict: a broken link, an unknown anchor or a missing section of the README is an error."""
-    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     run(ROOT, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
     for name in registry.names("methods"):
         assert (tmp_path / "methods" / f"{name}.html").exists()
