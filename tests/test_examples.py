@@ -36,9 +36,8 @@ def verdicts(run: Run) -> dict[str, str]:
 
 def test_an_own_method_is_judged_by_its_name_and_among_its_own_tests(copy: Copy) -> None:
     folder = copy("own_method")
-    run = pytest_in(folder, "-k", "(contract or class_contrast) and planted", "--saliency-report=out.json")
+    run = pytest_in(folder, "-k", "class_contrast and planted", "--saliency-report=out.json")
     assert verdicts(run) == {
-        "contract/smooth_ig/planted_pixel_a": "pass",
         "class_contrast/smooth_ig/planted_pixel_a": "pass",
     }
     source = (folder / "attribution.py").read_text().replace("gather(1, targets[", "gather(1, ((targets + 1) % 3)[")
@@ -48,6 +47,7 @@ def test_an_own_method_is_judged_by_its_name_and_among_its_own_tests(copy: Copy)
     assert verdicts(run) == {"class_contrast/smooth_ig/planted_pixel_a": "fail"}
 
 
+@pytest.mark.slow
 def test_an_own_model_on_own_images_is_explained(copy: Copy) -> None:
     folder = copy("own_model")
     done = subprocess.run(
@@ -58,10 +58,9 @@ def test_an_own_model_on_own_images_is_explained(copy: Copy) -> None:
     assert len(list((folder / "images").glob("*/*.png"))) == 300
     run = pytest_in(
         folder, *RUN, "--saliency-method=integrated_gradients", "--saliency-method=edges",
-        "--saliency-subject=subjects:shapes", "-k", "not graft and (contract or deletion_insertion)",
+        "--saliency-subject=subjects:shapes", "-k", "not graft and deletion_insertion",
     )  # fmt: skip
     found = verdicts(run)
-    assert found["contract/integrated_gradients/shapes"] == "pass"
     assert found["deletion_insertion/integrated_gradients/shapes"] == "pass"
     assert found["deletion_insertion/edges/shapes"] == "fail"
 
@@ -84,14 +83,12 @@ def test_an_installed_package_adds_a_method_a_subject_and_a_check(plugin: dict[s
     assert run.code == pytest.ExitCode.OK, run.output
     assert run.count("passed") >= 4
     methods = [f"--saliency-method={name}" for name in ("positive_contributions", "random")]
-    also = ("--saliency-subject=stripes", "-k", "top_pixel or contract")
+    also = ("--saliency-subject=stripes", "-k", "top_pixel")
     run = pytest_in(tmp_path, *RUN, *methods, *also, environment=plugin)
     place = Path(plugin["PYTHONPATH"], "saliency_plugin", "__init__.py").relative_to(tmp_path)
     assert "method positive_contributions from saliency_plugin:positive_contributions of the package" in run.output
     assert f"saliency-plugin, {place}\n" in run.output
     assert verdicts(run) == {
-        "contract/positive_contributions/stripes": "pass",
-        "contract/random/stripes": "fail",
         "top_pixel/positive_contributions/stripes": "pass",
         "top_pixel/random/stripes": "fail",
     }
