@@ -304,10 +304,12 @@ def summary(control: bool) -> list[str]:
     for name in methods(control=control):
         method = registry.get("methods", name)
         spent = cost().get(name)
-        passes = f"{spent['forward']:g} + {spent['backward']:g}" if spent else ""
+        passes = f"{spent['forward']:.0f} + {spent['backward']:.0f}" if spent else ""
         line = cell((inspect.getdoc(method.source) or "").partition("\n")[0])
         signed = {True: "yes", False: "no", None: "not said"}[method.signed]
-        rows.append(f"| [{name}]({name}.md) | {line} | {', '.join(sorted(method.needs))} | {signed} | {passes} |")
+        rows.append(
+            f"| [{name.replace('_', '_<wbr>')}]({name}.md) | {line} | {', '.join(sorted(method.needs))} | {signed} | {passes} |"
+        )
     return rows
 
 
@@ -322,7 +324,7 @@ def method_page(method: Method) -> str:
     failures = [f"- {check_link(check)}: {reason}" for check, reason in sorted(method.expected_failures.items())]
     parts = [
         f"# {method.name}",
-        "*A control: it never looks at the model, so no check may pass it.*" if method.control else "",
+        "*A control: it never looks at the model; its scores stand beside those of every method.*" if method.control else "",
         documentation(method.source),
         facts(
             ("source", method.reference),
