@@ -307,9 +307,8 @@ def summary(control: bool) -> list[str]:
         passes = f"{spent['forward']:.0f} + {spent['backward']:.0f}" if spent else ""
         line = cell((inspect.getdoc(method.source) or "").partition("\n")[0])
         signed = {True: "yes", False: "no", None: "not said"}[method.signed]
-        rows.append(
-            f"| [{name.replace('_', '_<wbr>')}]({name}.md) | {line} | {', '.join(sorted(method.needs))} | {signed} | {passes} |"
-        )
+        entry = f"[{name.replace('_', '_<wbr>')}]({name}.md)"
+        rows.append(f"| {entry} | {line} | {', '.join(sorted(method.needs))} | {signed} | {passes} |")
     return rows
 
 
@@ -324,7 +323,7 @@ def method_page(method: Method) -> str:
     failures = [f"- {check_link(check)}: {reason}" for check, reason in sorted(method.expected_failures.items())]
     parts = [
         f"# {method.name}",
-        "*A control: it never looks at the model; its scores stand beside those of every method.*" if method.control else "",
+        "*A control: it never looks at the model; its scores stand beside all others.*" if method.control else "",
         documentation(method.source),
         facts(
             ("source", method.reference),
