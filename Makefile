@@ -1,6 +1,7 @@
 # make check   verdicts on the built-in methods (sets up .venv the first time)
 # make test    all tests of this repository
 # make lint    ruff and mypy
+# make docs    the documentation, into build/site
 
 BOOT   := $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))))
 PYTHON ?= $(BOOT)
@@ -11,7 +12,7 @@ PARALLEL ?= -n auto --maxprocesses=4
 REPORT ?= build/saliency.json
 comma := ,
 
-.PHONY: check test lint clean
+.PHONY: check test lint docs clean
 .DEFAULT_GOAL := check
 
 # A ticking line while one long command runs quietly: $(call live,what happens,command)
@@ -36,6 +37,9 @@ lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: $(READY)
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,7 @@
-"""Parametrizes every check over method x subject, by name; the test is named after its check."""
+"""Parametrizes every check over method x subject, by name; the test is named after its check.
+
+``test_further.py`` stands for all checks that are not built in: its tests are parametrized over the check, too.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,21 @@ from collections.abc import Callable
 
 import pytest
 
-from saliency_checks import judging
-
-
-def _check(function: object) -> str:
-    return str(getattr(function, "__name__", "")).removeprefix("test_")
+from saliency_checks import judging, registry
+from saliency_checks.plugin import FURTHER
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "judge" in metafunc.fixturenames:
-        cells = judging.selection(metafunc.config).cells(_check(metafunc.function))
-        metafunc.parametrize(("method", "subject"), cells, ids=[f"{method}-{subject}" for method, subject in cells])
+    if "judge" not in metafunc.fixturenames:
+        return
+    name = metafunc.function.__name__.removeprefix("test_")
+    cells = judging.selection(metafunc.config).cells
+    if name != FURTHER:
+        found = [(f"{method}-{subject}", name, method, subject) for method, subject in cells(name)]
+    else:
+        further = (check for check in registry.names("checks") if not registry.is_built_in("metrics", check))
+        found = [("-".join((check, *cell)), check, *cell) for check in further for cell in cells(check)]
+    metafunc.parametrize(("check", "method", "subject"), [row[1:] for row in found], ids=[row[0] for row in found])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,9 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest, method: str, subject: str) -> Callable[[], None]:
-    """Runs the check that the test is named after on this method and subject."""
-    check = _check(request.function)
+def judge(request: pytest.FixtureRequest, check: str, method: str, subject: str) -> Callable[[], None]:
+    """Runs one check on one method and subject."""
 
     def run() -> None:
         __tracebackhide__ = True

@@ -71,7 +71,9 @@ def cases(
     chosen = [as_method(spec) for spec in (methods if methods is not None else default_methods(profile))]
     repeated = sorted({m.name for m in chosen if [other.name for other in chosen].count(m.name) > 1})
     if repeated:
-        raise registry.DuplicateName(f"two methods are named {', '.join(repeated)}; give one sc.as_method(..., name=)")
+        raise registry.DuplicateName(
+            f"two methods are named {', '.join(repeated)}; give one another: @sc.method(name=...)"
+        )
     found = []
     for spec in with_grafts(subjects if subjects is not None else default_subjects(profile)):
         factory = registry.get("subjects", spec) if isinstance(spec, str) else spec

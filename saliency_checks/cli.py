@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "study":
         return _study(options.name, options.arguments)
     if options.command == "list":
-        return _list(options.what, options.verbose)
+        return _listed(options.what, options.verbose)
     if options.command == "report":
         return _report(options)
     if options.command == "baseline":
@@ -124,7 +124,8 @@ def _baseline(options: argparse.Namespace) -> int:
         made, moved = baseline.accepted(known, report, options.accept, prune=options.prune)
         baseline.write(made, path)
     except (BadReport, OSError) as error:
-        print(f"saliency-checks: {error}", file=sys.stderr)
+        told = f"{path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        print(f"saliency-checks: {told}", file=sys.stderr)
         return USAGE_ERROR
     print(f"{path}: {len(made.entries)} results, {len(moved)} changed")
     return 0
@@ -149,6 +150,16 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     arguments += ["-k", options.keyword] if options.keyword else []
     arguments += ["-n", options.workers] if options.workers else []
     return int(pytest.main([*arguments, *(arg for arg in rest if arg != "--")]))
+
+
+def _listed(what: str | None, verbose: bool) -> int:
+    from saliency_checks.registry import DuplicateName, UnknownName
+
+    try:
+        return _list(what, verbose)
+    except (DuplicateName, UnknownName) as error:  # another installed package cannot be used
+        print(f"saliency-checks: {error}", file=sys.stderr)
+        return USAGE_ERROR
 
 
 def _list(what: str | None, verbose: bool) -> int:

@@ -87,6 +87,7 @@ class Collector:
             # A worker that died, or a set-up that failed, measured nothing: that is an error, never a gap.
             self.report.add_error(*cell, message=report.longreprtext)
 
+    @pytest.hookimpl(tryfirst=True)  # another plugin that fails here, on a full disk perhaps, takes no results with it
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         wanted = settings(self.config)
         no_run = self.config.option.collectonly or self.config.option.saliency_dry_run

@@ -13,7 +13,8 @@ from saliency_checks import device as devices
 from saliency_checks.case import Case, failure_is_strict
 from saliency_checks.method import Method
 from saliency_checks.options import KnownFailure
-from saliency_checks.report import junit
+from saliency_checks.pictures import RANKS
+from saliency_checks.report import BadReport, bundle, junit
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Result
 from saliency_checks.run import run
 from saliency_checks.selection import BadSelection, Selection
@@ -51,7 +52,7 @@ def judge_cell(item: pytest.Item, check: str, method: str, subject: str) -> None
     if listed and listed.is_over and result.verdict in (FAIL, INCONCLUSIVE):
         result, expected = _no_longer_excused(result, listed), ""
     if not expected:  # an expected failure may be as bad as it likes
-        result = _gated(item.config, result)
+        result = _bundled(item.config, _gated(item.config, result))
     record(item, result, expected)
     _conclude(item, result, expected)
 
@@ -62,6 +63,19 @@ def _gated(config: pytest.Config, result: Result) -> Result:
         return result
     source = str(plugin.settings(config).baseline)
     return baseline.gated(known, result, quantile=registry.get("metrics", result.check).quantile, source=source)
+
+
+def _bundled(config: pytest.Config, result: Result) -> Result:
+    """A red result with the place where what is behind it was written; that it could not be hides no verdict."""
+    folder = plugin.settings(config).bundle
+    if folder is None or result.verdict not in (FAIL, INCONCLUSIVE, ERROR):
+        return result
+    try:
+        place, here = bundle.write(result, folder), config.invocation_params.dir
+        told = str(place.relative_to(here) if place.is_relative_to(here) else place)
+    except BadReport as error:
+        told = f"NOT WRITTEN: {error}"
+    return replace(result, message=f"{result.message}\n  bundle   {told}")
 
 
 def expected_failure(config: pytest.Config, check: str, method: Method, subject: str) -> str:
@@ -85,7 +99,9 @@ def _no_longer_excused(result: Result, listed: KnownFailure) -> Result:
 
 def record(item: pytest.Item, result: Result, expected: str) -> None:
     """Leave the result on the item, as strings: the report carries them from a worker to the controller."""
-    item.stash[plugin.EXAMPLES] = result.to_dict().get("examples", [])
+    shown = result.to_dict().get("examples", [])
+    each = plugin.settings(item.config).images
+    item.stash[plugin.EXAMPLES] = [one for rank in RANKS for one in [e for e in shown if e["rank"] == rank][:each]]
     lean = replace(result, examples=())  # pictures travel apart: user properties also end up in JUnit files
     item.user_properties += [(plugin.RESULT, lean.to_json()), *junit.properties(result)]
     item.user_properties.append((plugin.DEVICE, item.config.stash.get(_DEVICE, "")))
@@ -99,7 +115,7 @@ def _measure(item: pytest.Item, check: str, method: Method, spec: Any, subject: 
     wanted = plugin.settings(item.config)
     bound, origin = wanted.bounds.get(check, (None, "default"))
     asked: dict[str, Any] = {"profile": wanted.profile, "seed": wanted.seed, "device": wanted.device, "bound": bound}
-    asked["images"] = wanted.images
+    asked["images"] = max(wanted.images, bundle.IMAGES if wanted.bundle else 0)
     try:
         _prepare_device(item.config)
         with plugin.live(item.config) as progress, fixtures.reporting(progress):
@@ -186,7 +202,7 @@ class PytestCase(Case):
         given = {"profile": self.profile, **settings}
         result = _measure(self.item, self.check, self.method, self.subject, registry.slug(name), **given)
         mark = self.item.get_closest_marker("xfail")
-        result = result if mark else _gated(self.item.config, result)
+        result = result if mark else _bundled(self.item.config, _gated(self.item.config, result))
         record(self.item, result, mark.kwargs.get("reason", "") if mark else "")
         return result
 

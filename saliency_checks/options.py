@@ -42,6 +42,7 @@ class Settings:
         methods, subjects: names or ``package.module:attribute``; empty means the default choice.
         bounds: check -> (bound, where it comes from).
         reports: files to write; images: how many worst and best images they show.
+        bundle: folder for the images, maps and curves behind each red result.
         baseline: file whose results this run may not fall behind; strict: it must hold exactly this run's cells.
         expected_failures: (method, check, subject or "") -> reason and last day.
     """
@@ -55,6 +56,7 @@ class Settings:
     seed: int
     reports: tuple[Path, ...]
     images: int
+    bundle: Path | None
     baseline: Path | None
     baseline_strict: bool
     allow_inconclusive: bool
@@ -79,6 +81,11 @@ def add(parser: pytest.Parser) -> None:
         "--saliency-images", type=int, metavar="N", help="keep N best and N worst images; default 2 for a .html report"
     )
     group.addoption(
+        "--saliency-bundle",
+        metavar="DIR",
+        help="write the worst images of each red result, their maps and curves below DIR (npz and PNG)",
+    )
+    group.addoption(
         "--saliency-baseline",
         metavar="FILE.json",
         help="fail what is worse than in this file (saliency-checks baseline)",
@@ -90,7 +97,9 @@ def add(parser: pytest.Parser) -> None:
         help="also fail when the baseline lacks results of this run, or holds some that are no longer measured",
     )
     group.addoption(
-        "--saliency-dry-run", action="store_true", help="print the plan and an estimate; build, train and run nothing"
+        "--saliency-dry-run",
+        action="store_true",
+        help="print the plan, its passes and whether it is within the profile's budget; build and train nothing",
     )
     group.addoption(
         "--saliency-allow-inconclusive",
@@ -134,6 +143,7 @@ def read(config: pytest.Config) -> Settings:
         reports=tuple(_report_path(config, name) for name in chosen("report")),
         baseline=_baseline_path(config, chosen("baseline")),
         baseline_strict=bool(chosen("baseline_strict")),
+        bundle=_below(config, config.getoption("saliency_bundle")),
         images=_images(config.getoption("saliency_images"), chosen("report")),
         allow_inconclusive=config.getoption("saliency_allow_inconclusive"),
     )
@@ -182,6 +192,10 @@ def _report_path(config: pytest.Config, name: str) -> Path:
     except BadReport as error:
         raise pytest.UsageError(f"--saliency-report {error}") from error
     return config.invocation_params.dir / name
+
+
+def _below(config: pytest.Config, name: str | None) -> Path | None:
+    return config.invocation_params.dir / name if name else None
 
 
 def _baseline_path(config: pytest.Config, name: str) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from saliency_checks.method import Method
-from saliency_checks.metric import Draw, Metric, Scores
+from saliency_checks.metric import Draw, Metric, Scores, Shown
 from saliency_checks.result import plain
 from saliency_checks.subject import Subject
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+RANKS = ("worst", "best")
+ARRAYS = "arrays"  # of an example: input, map and truth as they are; stays in the process, JSON has the pictures
 SIDE = 96  # pixels; larger images are averaged down to it
 STRONG = 0.99  # quantile of |map| that gets the full colour: a lone outlier leaves the rest visible
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # ends of ColorBrewer's RdBu, which the colour-blind can tell apart
@@ -29,7 +31,7 @@ FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # ends of ColorBrewer's RdBu, whic
 def examples(
     metric: Metric, method: Method, subject: Subject, draw: Draw, scores: Scores, group: int, each: int
 ) -> list[dict[str, Any]]:
-    """The ``each`` worst and best images of a group, the worst first: rank, index, score, and two PNG in base64.
+    """The ``each`` worst and best images of a group, the worst first: rank, index, score, two PNG in base64, arrays.
 
     Empty where the metric has no one map per image.
     """
@@ -46,10 +48,16 @@ def examples(
             "rank": rank, "index": int(i), "score": plain(float(row[i])),
             "input": _encoded(picture(shown.inputs[i])), "map": _encoded(heat(shown.maps[i])),
             **({} if shown.truth is None else {"cause": _box(shown.truth[i])}),
+            ARRAYS: _arrays(shown, i),
         }
-        for rank, rows in (("worst", worst), ("best", best))
+        for rank, rows in zip(RANKS, (worst, best), strict=True)
         for i in rows
     ]  # fmt: skip
+
+
+def _arrays(shown: Shown, i: int) -> dict[str, NDArray[Any]]:
+    found = {"input": shown.inputs[i], "map": shown.maps[i], "truth": None if shown.truth is None else shown.truth[i]}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor is not None}
 
 
 def picture(image: Float[Tensor, "c h w"]) -> UInt8[NDArray[Any], "h w 3"]:

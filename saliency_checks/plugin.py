@@ -31,8 +31,9 @@ EXAMPLES = pytest.StashKey[list[dict[str, Any]]]()  # images of the item's resul
 EXAMPLES_ATTRIBUTE = "saliency_examples"
 CHECKS_PACKAGE = "saliency_checks.checks"
 
-_CELL = re.compile(r"test_(\w+)\.py::test_\1\[([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
+FURTHER = "further"  # the test that stands for all checks that are not built in
 
+_CELL = re.compile(r"test_(\w+)\.py::test_\1\[(?:([a-z][a-z0-9_]*)-)?([a-z][a-z0-9_]*)-([a-z][a-z0-9_]*)\]$")
 
 _SETTINGS = pytest.StashKey[Settings]()
 _BASELINE: pytest.StashKey[Baseline] = pytest.StashKey()
@@ -113,9 +114,13 @@ def pytest_collection(session: pytest.Session) -> None:
         from saliency_checks.selection import BadSelection, Selection
 
         try:
-            Selection.of(wanted)
+            chosen = Selection.of(wanted)
         except BadSelection as error:
             raise pytest.UsageError(str(error)) from error
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and config.get_verbosity() >= 0:
+            for line in chosen.imported():
+                reporter.write_line(f"saliency_checks: {line}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -128,11 +133,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("saliency_dry_run") or session.testsfailed:
         return None
-    from saliency_checks import plan
+    from saliency_checks import judging, plan
 
+    methods = plan.methods_of(session.items, judging.selection(session.config).methods)
     writer = session.config.get_terminal_writer()
     writer.line()
-    for line in plan.lines(plan.cells_of(session.items), settings(session.config).profile):
+    for line in plan.lines(plan.cells_of(session.items), settings(session.config).profile, methods):
         writer.line(line)
     return True
 
@@ -154,7 +160,9 @@ def collects_checks(config: pytest.Config) -> bool:
 def cell_of(nodeid: str) -> tuple[str, str, str] | None:
     """(check, method, subject) of a test that is one of ours, read from its id."""
     match = _CELL.search(nodeid)
-    return (match[1], match[2], match[3]) if match else None
+    if not match or (match[1] == FURTHER) != bool(match[2]):
+        return None
+    return match[2] or match[1], match[3], match[4]
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
+from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 KINDS = ("methods", "metrics", "checks", "subjects")
@@ -63,9 +66,12 @@ def names(kind: str) -> list[str]:
 
 
 def own(kind: str) -> list[str]:
-    """Sorted names that the user registered, beside the built-in ones."""
+    """Sorted names that the user registered, beside the built-in ones and those of other installed packages."""
     _load_built_in(kind)
-    return sorted(name for name, (_, origin) in _entries[kind].items() if not origin.startswith("saliency_checks."))
+    points = _entry_points(kind)
+    installed = {point.module for point in points.values()}
+    found = {name for name, (_, origin) in _entries[kind].items() if origin.partition(":")[0] not in installed}
+    return sorted(name for name in found - points.keys() if not is_built_in(kind, name))
 
 
 def is_built_in(kind: str, name: str) -> bool:
@@ -105,7 +111,7 @@ def get(kind: str, name: str) -> Any:
         return _entries[store][name][0]
     points = _entry_points(store)
     if name in points:
-        return points[name].load()
+        return _from_another_package(store, points[name])
     near = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names(kind))}"
     raise UnknownName(f"unknown {kind[:-1]} {name!r}; {hint} (an own one is named package.module:attribute)")
@@ -131,6 +137,21 @@ def load(path: str) -> Any:
     return found
 
 
+def imported_from(kind: str, spec: str) -> str:
+    """Where code came from that is neither in this package nor in a conftest.py, once loaded; "" for other names."""
+    spec = spec.removeprefix(GRAFT)
+    if ":" in spec:
+        return _file(spec.partition(":")[0])
+    point = None if is_built_in(kind, spec) else _entry_points(kind).get(spec)
+    return f"{point.value} of {_package(point)}, {_file(point.module)}" if point else ""
+
+
+def _file(module: str) -> str:
+    """The file of a module, seen from the current folder where it lies below."""
+    path = Path(getattr(sys.modules.get(module), "__file__", None) or "no file")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
@@ -148,5 +169,56 @@ def _load_built_in(kind: str) -> None:
         raise
 
 
+def _from_another_package(kind: str, point: metadata.EntryPoint) -> Any:
+    """What an entry point leads to, as an entry of its kind; importing it may register it by its decorator."""
+    try:
+        found = point.load()
+    except Exception as error:
+        raise UnknownName(
+            f"{kind[:-1]} {point.name!r} of {_package(point)}: {point.value} cannot be imported"
+            f" ({type(error).__name__}: {error}); mend or uninstall that package"
+        ) from error
+    if point.name not in _entries[kind]:
+        register(kind, point.name, _entry(kind, point.name, found), origin=point.value)
+    return _entries[kind][point.name][0]
+
+
+def _entry(kind: str, name: str, found: Any) -> Any:
+    """A plain function is a method, or builds a subject; what has another name of its own gets the entry point's."""
+    if kind == "methods":
+        from saliency_checks.method import as_method
+
+        return as_method(found, name=name)
+    if kind == "subjects":
+        from saliency_checks.subject import SubjectFactory
+
+        is_made = isinstance(found, SubjectFactory)
+        return replace(found, name=name) if is_made else SubjectFactory(name=name, build=found, offers=frozenset())
+    from saliency_checks.metric import Metric
+
+    if not isinstance(found, Metric):
+        raise TypeError(f"metric {name!r} of an entry point is {type(found).__name__}, expected what @sc.metric makes")
+    return replace(found, name=name)
+
+
 def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=f"saliency_checks.{kind}")}
+    """By name, of all installed packages.
+
+    Raises:
+        DuplicateName: two packages, or a package and this one, want the same name; nobody would know which is judged.
+    """
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=f"saliency_checks.{kind}"):
+        other = found.get(check_name(point.name))
+        if other is not None and other.value != point.value:
+            raise DuplicateName(
+                f"{kind[:-1]} {point.name!r} is registered by {_package(other)} and by {_package(point)}; uninstall one"
+            )
+        if is_built_in(kind, point.name):
+            raise DuplicateName(f"{kind[:-1]} {point.name!r} of {_package(point)} is a built-in name; it needs another")
+        found[point.name] = point
+    return found
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    return f"the package {point.dist.name}" if point.dist else point.value

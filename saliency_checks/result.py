@@ -82,6 +82,7 @@ class Result:
         """Plain values; what only pictures and comparisons need is left out where there is none."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["controls"] = {name: float(score) for name, score in self.controls.items()}
+        values["examples"] = [{k: v for k, v in example.items() if k != "arrays"} for example in self.examples]
         more = {name: plain(values.pop(name)) for name in _MORE}
         return {**values, **{name: value for name, value in more.items() if value}}
 

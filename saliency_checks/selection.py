@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,13 @@ class Selection:
             if subject:
                 _known(entry, "subject", subject, {*registry.names("subjects"), *selection.subjects})
         return selection
+
+    def imported(self) -> Iterator[str]:
+        """A line for each method and subject that was named as ``module:attribute`` or is another package's."""
+        for kind, specs in (("methods", self.specs), ("subjects", self.subjects)):
+            for spec in specs.values():
+                if not spec.startswith(registry.GRAFT) and (place := registry.imported_from(kind, spec)):
+                    yield f"{kind[:-1]} {spec} from {place}"
 
     def cells(self, check: str) -> list[tuple[str, str]]:
         """(method, subject) of the tests of one check, sorted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -51,11 +52,28 @@ def test_the_actions_steps_check_report_and_annotate(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
     assert (tmp_path / "out dir" / "junit.xml").exists()
+    assert (tmp_path / "out dir" / "behind" / "contract.crash.tiny" / "result.txt").exists()
     done = shell(tmp_path, "report")
     assert done.returncode == 0, done.stderr
     assert "::error title=contract/crash/tiny::" in done.stdout
     assert "boom" in (tmp_path / "summary").read_text()
     assert "<!doctype html>" in (tmp_path / "out dir" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_action_installs_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    """As ``uses: ./path/to/saliency_checks`` has it; without a network, and where this environment does not look."""
+    ignored = shutil.ignore_patterns(".*", "build", "docs", "*.egg-info", "__pycache__")
+    folder = shutil.copytree(ROOT, tmp_path / "third_party" / "saliency_checks", ignore=ignored)
+    offline = {
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_TARGET": str(tmp_path / "to"),
+    }
+    done = shell(tmp_path, "install", GITHUB_ACTION_PATH=str(folder), **offline)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "to" / "saliency_checks" / "checks" / "conftest.py").exists()
 
 
 def test_an_input_of_the_action_is_data(tmp_path: Path) -> None:
@@ -99,15 +117,16 @@ def test_the_command_annotates_or_says_that_there_is_nothing_to_do(
     assert stop.value.code == cli.USAGE_ERROR
 
 
-def test_every_command_of_the_recipes_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags and subcommands of docs/ci.md are known; pytest's own pass through ``run``."""
-    text = (ROOT / "docs" / "ci.md").read_text("utf-8").replace("\\\n", " ")
+@pytest.mark.parametrize(("page", "least"), [("docs/ci.md", 10), ("README.md", 4)])
+def test_every_command_of_the_recipes_exists(page: str, least: int) -> None:
+    """Flags and subcommands are known; pytest's own pass through ``run``."""
+    text = (ROOT / page).read_text("utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:^|\s)(saliency-checks (?:run|report|baseline|warm)\b[^#\n|]*)", text)
-    assert len(commands) >= 10
+    assert len(commands) >= least
     for command in commands:
         options, rest = cli._parser().parse_known_args(shlex.split(command)[1:])
         assert options.command in ("run", "report", "baseline", "warm")
         assert not rest or options.command == "run", command
         for flag in rest:
-            known = ("--saliency-baseline", "--saliency-images", "--junitxml", "-q")
+            known = ("--saliency-baseline", "--saliency-bundle", "--saliency-images", "--junitxml", "-q")
             assert flag.startswith(known) or not flag.startswith("-"), flag

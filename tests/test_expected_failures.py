@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from saliency_checks import options
-from saliency_checks.plan import cost
+from saliency_checks.method import as_method
+from saliency_checks.plan import cost, lines
 from saliency_checks.profile import PROFILES
 
 import project
@@ -88,6 +92,8 @@ def test_a_dry_run_prints_the_plan_and_neither_builds_nor_writes(tmp_path: Path)
     assert [line[0] for line in lines] == ["crash", "good"]
     assert all(line[-2:] == ["complexity,", "contract"] for line in lines)
     assert "4 cells" in run.output
+    assert re.search(r"\ngood +2 +\d+ to \d+ +within", run.output)
+    assert re.search(r"\ncrash +not counted", run.output)
     assert not (tmp_path / "out.json").exists()
 
 
@@ -97,3 +103,28 @@ def test_a_plan_counts_shared_maps_once_and_grows_with_the_profile() -> None:
     assert one == two
     assert cost(["complexity", "cascading_randomization"], quick).least > 10 * one.least
     assert cost(["complexity"], thorough).most > one.most > one.least
+
+
+@pytest.mark.parametrize(("passes", "told"), [(1, "within"), (800, "OVER")])
+def test_a_plan_says_whether_a_method_is_within_the_profiles_budget(passes: int, told: str) -> None:
+    """Forward passes alone: as many as are told; the images of the quick profile's plan are known."""
+
+    def many(model: Any, inputs: Any, targets: Any) -> Any:
+        return sum(model(inputs)[:, :1, None] for _ in range(passes)) + inputs.mean(1) * 0
+
+    explained = as_method(many)
+    cells = [(check, "many", "own") for check in ("complexity", "cascading_randomization")]
+    *_, head, last = lines(cells, "quick", {"many": explained})
+    least = cost(["complexity", "cascading_randomization"], PROFILES["quick"]).least
+    assert last.split()[:3] == ["many", str(passes), str(passes * least)]
+    assert told in last
+    assert (passes * least > PROFILES["quick"].passes) == (told == "OVER")
+    assert "passes each" in head
+
+
+def test_every_profile_gives_more_and_may_cost_more() -> None:
+    tiers = [PROFILES[name] for name in ("quick", "standard", "thorough")]
+    for cheap, dear in pairwise(tiers):
+        assert (cheap.seconds, cheap.passes) < (dear.seconds, dear.passes)
+        assert cheap.seconds < dear.seconds
+        assert cheap.scale < dear.scale

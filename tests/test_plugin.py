@@ -55,6 +55,11 @@ def test_the_exit_code_and_the_outcomes_are_those_of_the_verdicts(battery: Run) 
     assert (battery.count("failed"), battery.count("passed"), battery.count("skipped")) == (5, 6, 3)
 
 
+def test_it_says_where_the_methods_were_imported_from(battery: Run) -> None:
+    assert "saliency_checks: method mine:good from mine.py\n" in battery.output
+    assert battery.output.index("method mine:late from") < battery.output.index("collected")
+
+
 def test_a_broken_contract_is_one_error_and_no_cascade(battery: Run) -> None:
     assert battery.results["complexity/nan/tiny"]["message"] == "contract broken, see contract/nan/tiny"
     assert len(re.findall(r"contract: nan", battery.output.partition("short test summary")[0])) == 1
@@ -315,6 +320,9 @@ def test_an_expected_failure_may_name_a_module_or_one_subject(pytester: pytest.P
     [
         ("checks/test_sign.py::test_sign[a_b-c]", ("sign", "a_b", "c")),
         ("test_class_contrast.py::test_class_contrast[a-c1]", ("class_contrast", "a", "c1")),
+        ("checks/test_further.py::test_further[my_check-a-c]", ("my_check", "a", "c")),
+        ("test_sign.py::test_sign[my_check-a-c]", None),
+        ("test_further.py::test_further[a-c]", None),
         ("test_sign.py::test_other[a-c]", None),
         ("test_sign.py::test_sign[a]", None),
         ("test_sign.py::test_sign", None),
