@@ -228,6 +228,12 @@ class Subject:
         """Number of the first image among all: 0 but in a shard."""
         return 0 if self.origin is None else self.origin.first
 
+    def scored(self, n: int) -> tuple[Subject, int]:
+        """(a subject, so many of its images): what a mean over all that are scored is taken from."""
+        if self.origin is None or (self.first == 0 and len(self) >= self.origin.among):
+            return self, n
+        return self.population, min(self.origin.among, len(self.population))
+
     @property
     def size(self) -> int:
         """How many images there are, those included that are read when needed."""
@@ -247,10 +253,10 @@ class Subject:
             origin=Origin(first=first, whole=self, among=among),
         )  # fmt: skip
 
-    def without(self, images: Mapping[int, str]) -> Subject:
-        """The same, the given images (by place) replaced by another one that stands in for them."""
+    def without(self, images: Mapping[int, str], stand_in: int = 0) -> Subject:
+        """The same, the given images (by place) replaced by that one of all; the others keep their place and draws."""
         inputs = self.inputs.clone()
-        inputs[list(images)] = self.population.inputs[0]
+        inputs[list(images)] = self.population.inputs[stand_in]
         return replace(self, inputs=inputs, skipped={**self.skipped, **images})
 
     def __len__(self) -> int:

@@ -80,9 +80,9 @@ def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Att
 
 
 def _share(subject: Subject, n: int, seed: int, settings: Coverage) -> float:
-    """Of the first n images that were turned; in a shard of all that are scored."""
-    n = n if subject.origin is None else min(subject.origin.among, len(subject.population))
-    return float(attacked(subject.population, n, seed, settings).turned[:n].double().mean())
+    """Of all images that are scored, also where these are a shard of them, those that were turned."""
+    among, n = subject.scored(n)
+    return float(attacked(among, n, seed, settings).turned[:n].double().mean())
 
 
 @metric(

@@ -74,9 +74,8 @@ def scaled(found: Answers, subject: Subject, settings: Curve) -> Float[Tensor, "
 
 
 def _mean_output(subject: Subject, n: int, output: str) -> Float[Tensor, ""]:
-    """Of the first n images; in a shard of all that are scored."""
-    among = n if subject.origin is None else subject.origin.among
-    return whole(subject.population, among).read(output).mean()
+    """Of all images that are scored, also where these are a shard of them."""
+    return whole(*subject.scored(n)).read(output).mean()
 
 
 def area(curves: Float[Tensor, "... k"], settings: Curve) -> Float[Tensor, ...]:
