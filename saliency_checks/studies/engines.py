@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +22,7 @@ from saliency_checks.studies.store import Engine, Made, Mismatch, Unit
 ENGINES = ("local", "ray")
 MISSING = "--engine ray needs a further package: pip install 'saliency-checks[ray]'"
 OBJECT_STORE = 128 << 20  # bytes: units and their columns are small
+ANSWER = 10.0  # seconds until a cluster must have answered
 WAIT = 10.0  # seconds until the bar says that there are no workers
 
 Commit = Callable[[Unit, Made], None]
@@ -113,6 +116,11 @@ class _Job:
     deaths: int = 0
 
 
+def chosen(jobs: Iterable[_Job], *, held: str, taken: Container[str]) -> _Job:
+    """The first job on what a worker holds, else on what no other does, else any."""
+    return min(jobs, key=lambda job: (_dear(job) != held, _dear(job) in taken))
+
+
 @dataclass(eq=False)
 class _Seat:
     """A worker, and what it is at."""
@@ -149,8 +157,10 @@ class Ray:
             return {}
         mine = not ray.is_initialized()
         if mine:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports over the network
             own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
             own = {"log_to_driver": False, "logging_level": logging.ERROR, **({} if self.address else own)}
+            _require_answer(self.address)
             ray.init(address=self.address or "local", **own)
         try:
             jobs = deque(_Job(key, deque(of)) for key, of in groupby(units, lambda unit: unit.shares))
@@ -218,8 +228,7 @@ class Ray:
             seat.job = None
             if not jobs:
                 return None
-            taken = {other.held for other in others}
-            seat.job = min(jobs, key=lambda job: (_dear(job) != seat.held, _dear(job) in taken))
+            seat.job = chosen(jobs, held=seat.held, taken={other.held for other in others})
             jobs.remove(seat.job)
             seat.held = _dear(seat.job)
         unit = seat.job.units[0]
@@ -228,37 +237,40 @@ class Ray:
 
     def _isolate(self, job: _Job, commit: Commit, show: Show) -> None:
         """Find the images of which workers die, leave them out, and make the job's units without them."""
-        make = job.units[0].make
+        make: object = job.units[0].make
         died = f"its explanation ends the process that makes it ({self.retries + 1} workers died)"
         if not isinstance(make, Isolating):
             self._failed |= {unit.label: "every worker that makes it dies" for unit in job.units}
             return
         show(f"looking for the image that kills {job.units[0].label}")
-        safe = next((some for some in make.variants() if not self._dies(some, ())), None)
+        prober: list[Any] = []
+        safe = next((some for some in make.variants() if not self._dies(prober, some, ())), None)
         if safe is None:
             self._failed |= {unit.label: "every worker that makes it dies, whatever the image" for unit in job.units}
             return
-        found = culprits(lambda places: self._dies(safe, places), make.places)
+        found = culprits(lambda places: self._dies(prober, safe, places), make.places)
+        prober.clear()  # its resources are the next worker's
         for i, unit in enumerate(job.units):
-            if found and isinstance(unit.make, Isolating):
-                job.units[i] = replace(unit, make=unit.make.skipping(dict.fromkeys(found, died), like=safe))
+            other: object = unit.make
+            if found and isinstance(other, Isolating):
+                job.units[i] = replace(unit, make=other.skipping(dict.fromkeys(found, died), like=safe))
         job.deaths = self.retries  # once more, and no other search
         for left in self._work(deque([job]), commit, show):
             self._failed |= {unit.label: "every worker that makes it dies" for unit in left.units}
 
-    def _dies(self, make: Isolating, places: Sequence[int]) -> bool:
+    def _dies(self, prober: list[Any], make: Isolating, places: Sequence[int]) -> bool:
+        """Whether the worker of these probes dies of them; the next ones then get another."""
         import ray
 
-        actor = self._hire()
-        died = False
+        prober[:] = prober or [self._hire()]
         try:
-            ray.get(actor.probe.remote(make, places))
+            ray.get(prober[0].probe.remote(make, places))
         except ray.exceptions.RayActorError:
-            died = True
+            prober.clear()
+            return True
         except ray.exceptions.RayTaskError:
             pass  # that is no death: the unit itself will say it
-        ray.kill(actor)
-        return died
+        return False
 
     def _hire(self) -> Any:
         import ray
@@ -275,6 +287,17 @@ class Ray:
 
     def _needs(self) -> str:
         return f"{self.threads} CPU, {self._gpus():g} GPU each"
+
+
+def _require_answer(address: str | None) -> None:
+    """Ray itself tries for six minutes before it says that nothing is there."""
+    host, _, port = (address or "").rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return  # "auto", or a client's address
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except OSError as error:
+        raise Mismatch(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 def _resources() -> Mapping[str, float]:
