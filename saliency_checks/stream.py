@@ -149,9 +149,9 @@ def to_tensor(image: Any, side: int | None = None) -> Float[Tensor, "c h w"]:
 
     image = image.convert("RGB")
     if side is not None:
-        scale = round(side * 8 / 7) / min(image.size)
-        width, height = (max(side, round(length * scale)) for length in image.size)
-        left, top = (width - side) // 2, (height - side) // 2
+        short = round(side * 8 / 7)
+        width, height = (length * short // min(image.size) for length in image.size)
+        left, top = (round((length - side) / 2) for length in (width, height))
         image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
