@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saliency_checks import cache, registry
+from saliency_checks.device import PRECISIONS
 from saliency_checks.explain import BLOCK, derive
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
@@ -72,6 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", type=int, default=SHARD, metavar="N", help=f"images in memory at once, in {BLOCK}s; default {SHARD}"
     )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="networks compute in; default fp32")
     engines.arguments(parser)
     benchmark_report.arguments(parser)
 
@@ -79,7 +81,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, store: Store) -> None:
     """Every cell that the store does not hold yet: subject by subject, so that what methods share is made once."""
     engine, shard = engines.of(options), BLOCK * max(1, round(options.shard / BLOCK))
-    store.setup(images=options.images, steps=options.steps, draws=options.draws, seed=options.seed, shard=shard)
+    store.setup(
+        images=options.images,
+        steps=options.steps,
+        draws=options.draws,
+        seed=options.seed,
+        shard=shard,
+        precision=options.precision,
+    )
     units: list[Unit] = []
     for spec in options.subjects:
         subject = build_subject(spec, options.device)
@@ -129,7 +138,7 @@ def _unit(cell: Cell, options: argparse.Namespace, subject: str, digest: str, ro
     mine = rows if cell.metric.alone else None
     make = Scoring(
         subject=subject, method=cell.spec, metric=cell.metric.name, steps=options.steps, draws=options.draws,
-        images=options.images, seed=seed, device=options.device, rows=mine,
+        images=options.images, seed=seed, device=options.device, rows=mine, precision=options.precision,
     )  # fmt: skip
     shares = (f"{subject} {mine}", f"{cell.spec} {seed}")
     return Unit(columns=cell.columns, recipe=recipe, make=make, rows=mine, shares=shares)

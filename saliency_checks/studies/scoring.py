@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from saliency_checks import registry
+from saliency_checks.device import computing
 from saliency_checks.explain import BLOCK, ContractError, in_eval_mode, subject_maps
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
@@ -34,6 +35,7 @@ class Scoring:
     Attributes:
         subject, method, metric: registered names or ``package.module:attribute``; steps, draws: see :func:`coarser`.
         images: that are scored in all.
+        precision: of the networks, see :func:`saliency_checks.device.computing`.
         rows: first image and the one behind the last; None: all images together.
         reasons: images of the shard, by place, that are left out, and why.
         stand_in: number of the image that stands in for them, so that the others keep their place and draws.
@@ -48,6 +50,7 @@ class Scoring:
     seed: int
     device: str
     rows: tuple[int, int] | None
+    precision: str = "fp32"
     reasons: tuple[tuple[int, str], ...] = ()
     stand_in: int = 0
 
@@ -79,7 +82,8 @@ class Scoring:
         method, shard = self._explained()
         explained = set(places)
         others = {i: "" for i in range(len(shard)) if i not in explained}
-        subject_maps(method, shard.without(others, self.stand_in), 0, self._count(shard), seed=self.seed)
+        with computing(self.precision, shard.inputs.device):
+            subject_maps(method, shard.without(others, self.stand_in), 0, self._count(shard), seed=self.seed)
 
     def variants(self) -> tuple[Scoring, ...]:
         return tuple(replace(self, stand_in=image) for image in STAND_INS)
@@ -107,7 +111,7 @@ class Scoring:
         shard = self._without(shard)
         if reason := metric.inapplicable(method, shard.offers, shard.name):
             raise Unqualified(reason)
-        with in_eval_mode(shard.model):
+        with in_eval_mode(shard.model), computing(self.precision, shard.inputs.device):
             return self._rows(metric, shard, metric.measure(method, shard, Draw(n=self._count(shard), seed=self.seed)))
 
     def _without(self, shard: Subject) -> Subject:
