@@ -99,10 +99,10 @@ def measure(options: argparse.Namespace, store: Store) -> None:
             for cell in cells(options, subject):
                 if cell.metric.alone or rows[0] == 0:
                     unit = _unit(cell, options, spec, digest, rows)
-                    if store.read(unit) is None:
+                    if not (store.parts / unit.file).exists():  # for the bar; whether it is whole is read once, later
                         unit = replace(unit, passes=_passes(cell, rows[1] - rows[0], planned))
                     units.append(unit)
-        store.note(device=str(subject.inputs.device))
+        store.note(device=str(subject.inputs.device), engine=options.engine)
     store.run(units, engine)
 
 
