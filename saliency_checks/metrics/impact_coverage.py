@@ -101,6 +101,8 @@ def impact_coverage(method: Method, subject: Subject, draw: Draw, settings: Cove
             f"the patches turn only {share:.0%} of {n} images of {subject.name} to their class"
             f" (at least {settings.least_success:.0%}): the model does not follow a patch of this size"
         )
+    if not turned.any():  # a shard may be like that
+        raise Unqualified(f"the patches turn none of these {n} images of {subject.name} to their class")
     found = model_maps(
         method, subject, subject.model, attack.inputs, attack.targets, 0, n, seed=draw.seed,
         stream=f"impact coverage {settings!r}",

@@ -26,11 +26,10 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from saliency_checks.fixtures.progress import Live
+from saliency_checks.studies.bar import Bar
 
 FORMAT = 1
 PACKAGES = ("saliency-checks", "captum", "numpy", "pyarrow", "scipy", "torch", "torchvision")
-BAR = 20  # characters
 SHOWN = 10  # failures
 
 Columns = Mapping[str, Any]  # values per row, by column; a single value stands in every row
@@ -233,7 +232,7 @@ class Store:
             Unfinished: some failed; the others are there.
         """
         left = [unit for unit in units if self.read(unit) is None]
-        bar = _Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
+        bar = Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
 
         def commit(unit: Unit, made: Made) -> None:
             self.commit(unit, made)
@@ -322,38 +321,6 @@ def code(function: Any) -> str:
         return versions().get("saliency-checks", "")
     file = getattr(module, "__file__", None)
     return _sha(Path(file)) if file else module.__name__
-
-
-class _Bar:
-    """``benchmark  [#####.....]  120 of 300 passes, 12 of 40 parts, 3:20 left  gradient``"""
-
-    def __init__(self, study: str, total: int, left: int, passes: int) -> None:
-        self.study, self.total, self.passes = study, total, max(passes, 1)
-        self.parts, self.done, self.started = total - left, 0, time.monotonic()
-        self.line = Live(sys.stderr)
-        if self.parts:
-            self.line.permanent(f"{study}: {self.parts} of {total} parts are there already")
-
-    def show(self, what: str) -> None:
-        share = self.done / self.passes
-        bar = "#" * int(BAR * share) + "." * (BAR - int(BAR * share))
-        spent = time.monotonic() - self.started
-        left = f", {_clock(spent / share - spent)} left" if share > 0 else ""
-        self.line(
-            f"{self.study} [{bar}] passes: {self.done:,} done, {self.passes - self.done:,} left;"
-            f" part {self.parts + 1} of {self.total}{left}: {what}"
-        )
-
-    def advance(self, passes: int) -> None:
-        self.done, self.parts = self.done + passes, self.parts + 1
-
-    def close(self) -> None:
-        self.line.erase()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _table(unit: Unit, columns: Columns) -> pa.Table:
