@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from saliency_checks.result import Result as Result
     from saliency_checks.run import measure as measure
     from saliency_checks.run import run as run
+    from saliency_checks.stream import Files as Files
+    from saliency_checks.stream import Tars as Tars
+    from saliency_checks.stream import image_folder as image_folder
+    from saliency_checks.stream import stream as stream
     from saliency_checks.subject import Contrast as Contrast
     from saliency_checks.subject import Subject as Subject
     from saliency_checks.subject import Twins as Twins
@@ -37,6 +41,7 @@ _ROOMS = {
     "registry": ("get", "names"),
     "result": ("CheckFailed", "Result"),
     "run": ("measure", "run"),
+    "stream": ("Files", "Tars", "image_folder", "stream"),
     "subject": ("Contrast", "Subject", "Twins", "subject"),
     "verdict": ("Bound",),
 }

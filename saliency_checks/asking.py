@@ -61,5 +61,5 @@ def asked(subject: Subject, which: str, seed: int = 0) -> Subject:
         return subject
     return replace(
         subject, targets=classes(subject, which, seed), name=f"{subject.name}_{which}", truth=None, decoys=None,
-        removable=False, replicas=(), least_replicas=0, graded=False, layered=None,
+        removable=False, replicas=(), least_replicas=0, graded=False, layered=None, source=None,
     )  # fmt: skip

@@ -162,7 +162,7 @@ def _augmented(subject: Subject, augmentation: str | Augmentation, change: Moved
         references=subject.references if inputs.shape[1:] == subject.inputs.shape[1:] else None,
         truth=None if subject.truth is None else _moved_truth(subject.truth[:rows], change, own),
         decoys=None, contrast=None, removable=False, twins=None, replicas=(), least_replicas=0, clean=None,
-        graded=False, layered=None,
+        graded=False, layered=None, source=None,
     )  # fmt: skip
 
 

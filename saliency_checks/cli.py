@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json, .html or .md")
     run.add_argument("-k", metavar="EXPR", dest="keyword", help="only these checks, as in pytest")
     run.add_argument("-n", metavar="N", dest="workers", help="so many processes, or auto")
+    run.add_argument("--shard", metavar="I/N", help="part I of N; `report` joins what they wrote")
     listing = commands.add_parser("list", help="list names, and which check applies to which subject")
     listing.add_argument("what", nargs="?", choices=("methods", "checks", "metrics", "subjects"))
     listing.add_argument(
@@ -147,6 +148,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         arguments.append(f"--saliency-subject={subject}")
     arguments += [f"--saliency-profile={options.profile}"] if options.profile else []
     arguments += [f"--saliency-report={name}" for name in options.report]
+    arguments += [f"--saliency-shard={options.shard}"] if options.shard else []
     arguments += ["-k", options.keyword] if options.keyword else []
     arguments += ["-n", options.workers] if options.workers else []
     return int(pytest.main([*arguments, *(arg for arg in rest if arg != "--")]))

@@ -40,7 +40,7 @@ def _standing(config: pytest.Config, report: Report) -> Standing | None:
         return None
     from saliency_checks import baseline as file
 
-    flags = ("keyword", "markexpr", "deselect", "lf")
+    flags = ("keyword", "markexpr", "deselect", "lf", "saliency_shard")
     files = (str(arg) for arg in config.args)
     parted = any(getattr(config.option, flag, None) for flag in flags) or any(map(_is_part, files))
     selected = any(config.getoption(f"saliency_{name}") for name in ("method", "subject"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 WORKER = "PYTEST_XDIST_WORKER"
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def pick(name: str | None = "auto", *, worker: str | None = None) -> torch.device:
@@ -63,6 +66,24 @@ def prepare(device: torch.device, *, threads: int | None = None) -> None:
         threads = 1
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Networks compute as ``precision`` says, one of ``PRECISIONS``; verdicts are always in ``fp32``.
+
+    ``tf32``: products of 19 bits where CUDA has them. ``bf16``: PyTorch's automatic mixed precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    if precision == "tf32":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _number(worker: str | None) -> int:

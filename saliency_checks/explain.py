@@ -379,7 +379,7 @@ def _model_maps(
         block = subject.cache.get(key)
         if block is None:
             rows = slice(first, first + BLOCK)
-            key_seed = derive(method.name, subject.name, seed, stream, first)
+            key_seed = derive(method.name, subject.name, seed, stream, subject.first + first)
             block = explain_channels(method, model, inputs[rows], targets[rows], key_seed, **subject.supplies)
             if keep:
                 subject.cache[key] = block

@@ -104,12 +104,8 @@ def similarity(
     Each image decides for itself, by its first map: the sign carries what is lost in an absolute map.
     """
     unsigned = (first >= 0).flatten(1).all(1)
-    rho = torch.zeros(len(first), dtype=torch.float64, device=first.device)
-    if unsigned.any():
-        rho[unsigned] = magnitude_spearman(first[unsigned], second[unsigned], present[unsigned])
-    if not unsigned.all():
-        rho[~unsigned] = spearman(first[~unsigned], second[~unsigned])
-    return rho
+    # Over all pixels that is the rank correlation of the signed maps; no branch has to wait for the device.
+    return magnitude_spearman(first, second, present | ~unsigned.view(-1, 1, 1))
 
 
 def over_masks(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n k h w"]) -> Float[Tensor, "n k"]:

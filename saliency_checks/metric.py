@@ -113,6 +113,8 @@ class Metric:
         exact: the score is no sample, so there is no interval (a list of clauses that hold or not).
         quantile: what is judged is this quantile of the scores per image, and not their mean.
         readings: the score depends on reading a map as signed or as a magnitude.
+        alone: an image's score does not depend on which others are scored, nor on replicas: a data set may be scored
+            in shards.
         n: images at the first look of the standard profile.
         extra: how many explanations an image takes beside the one of itself, at most: for the plan of a run.
         shows: gives the images that were scored and their maps, for reports; None where there is no one map each.
@@ -133,6 +135,7 @@ class Metric:
     exact: bool = False
     quantile: float | None = None
     readings: bool = False
+    alone: bool = False
     n: int = 64
     extra: Callable[[Draw], int] = lambda draw: 0
     shows: Shows | None = None

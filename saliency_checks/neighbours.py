@@ -81,10 +81,10 @@ def offsets(subject: Subject, rows: int, seed: int, draw: int, settings: Neighbo
     shape = (BLOCK, *subject.inputs.shape[1:])
     drawn = []
     for first in range(0, rows, BLOCK):
-        rng = generator("neighbour", subject.name, seed, draw, first)
+        rng = generator("neighbour", subject.name, seed, draw, subject.first + first)
         normal = settings.noise == "normal"
         drawn.append(torch.randn(shape, generator=rng) if normal else 2 * torch.rand(shape, generator=rng) - 1)
-    scale = settings.radius * (subject.inputs.std() if settings.in_spreads else 1.0)
+    scale = settings.radius * (subject.population.inputs.std() if settings.in_spreads else 1.0)
     return torch.cat(drawn)[:rows].to(subject.inputs) * scale
 
 

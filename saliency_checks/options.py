@@ -106,6 +106,7 @@ def add(parser: pytest.Parser) -> None:
         action="store_true",
         help="what more images could decide is no failure",
     )
+    group.addoption("--saliency-shard", metavar="I/N", help="run part I of N; their reports can be joined")
     parser.addini("saliency_methods", "methods to check, one a line", type="linelist")
     parser.addini("saliency_subjects", "subjects to check them on, one a line", type="linelist")
     parser.addini("saliency_profile", "quick, standard or thorough", default="standard")

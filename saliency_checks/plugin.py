@@ -37,6 +37,7 @@ _CELL = re.compile(r"test_(\w+)\.py::test_\1\[(?:([a-z][a-z0-9_]*)-)?([a-z][a-z0
 
 _SETTINGS = pytest.StashKey[Settings]()
 _BASELINE: pytest.StashKey[Baseline] = pytest.StashKey()
+_SPLIT = pytest.StashKey[bool]()  # whether there was something to split into parts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "saliency: a check of saliency_checks on one method and one subject")
     config.stash[_SETTINGS] = settings = options.read(config)
     baseline(config)  # a file that cannot be read stops the run here
+    if shard := config.getoption("saliency_shard"):
+        from saliency_checks import sharding
+
+        sharding.part_of(shard)
     if any(":" in name for name in (*settings.methods, *settings.subjects)):
         here = str(config.invocation_params.dir)  # plain `pytest` does not put it on sys.path, `python -m pytest` does
         if here not in sys.path:
@@ -121,6 +126,22 @@ def pytest_collection(session: pytest.Session) -> None:
         if reporter is not None and config.get_verbosity() >= 0:
             for line in chosen.imported():
                 reporter.write_line(f"saliency_checks: {line}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Behind every other choice (-k, -m): what these leave is split."""
+    if shard := config.getoption("saliency_shard"):
+        from saliency_checks import sharding
+
+        config.stash[_SPLIT] = bool(items)
+        sharding.keep(config, items, shard)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """More parts than there are groups of tests: an empty one is no error."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.stash.get(_SPLIT, False):
+        session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.hookimpl(tryfirst=True)

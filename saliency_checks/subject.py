@@ -14,6 +14,8 @@ from saliency_checks import registry
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
+    from saliency_checks.stream import Stream
+
 OFFERS = {
     "gradient": "a model that autograd can differentiate",
     "baseline": "a value that means absent",
@@ -68,6 +70,21 @@ class Twins:
 MOST_REFERENCES = 64
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Origin:
+    """Where the images of a shard come from.
+
+    Attributes:
+        first: number of its first image among all: what is drawn for an image is keyed by its number.
+        whole: the subject whose images' statistics (mean, spread, range, references) stand for all.
+        among: how many images are scored in all: the mean output that guards against small ones is theirs.
+    """
+
+    first: int
+    whole: Subject
+    among: int
+
+
 class Unqualified(Exception):
     """A subject that does not meet a check's precondition: the check is skipped with this reason."""
 
@@ -99,6 +116,11 @@ class Subject:
         networks: it stands for small random networks that the axioms check draws itself.
         graded: ``model.at(effect)`` is the model with its known cause at another size.
         layered: builds the same subject with the cause in the activations that layer methods read.
+        source: a data set of (image, label) that is larger than ``inputs``, which then are a sample of it; see
+            :mod:`saliency_checks.stream`.
+        origin: of a shard: where its images come from.
+        skipped: images (by their place here) that could not be read or explained, and why; others stand in for them,
+            and what is scored there does not count.
         facts: numbers that were measured when the subject was built, such as its accuracy; for reports.
     """
 
@@ -122,6 +144,9 @@ class Subject:
     networks: bool = field(default=False, kw_only=True)
     graded: bool = field(default=False, kw_only=True)
     layered: Callable[[], Subject] | None = field(default=None, repr=False, kw_only=True)
+    source: Stream | None = field(default=None, repr=False, kw_only=True)
+    origin: Origin | None = field(default=None, repr=False, kw_only=True)
+    skipped: Mapping[int, str] = field(default_factory=dict, repr=False, kw_only=True)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -176,14 +201,14 @@ class Subject:
         """The value that means "nothing here", per channel."""
         channels = self.inputs.shape[1]
         if self.absent is None:
-            return self.inputs.mean(dim=(0, 2, 3)).view(1, channels, 1, 1)
+            return self.population.inputs.mean(dim=(0, 2, 3)).view(1, channels, 1, 1)
         value = torch.as_tensor(self.absent, dtype=self.inputs.dtype, device=self.inputs.device)
         return value.expand(channels).view(1, channels, 1, 1)
 
     @property
     def supplies(self) -> dict[str, Tensor]:
         """What a method may ask for beside model, images and classes: ``baseline`` and ``references``."""
-        chosen = self.inputs[:MOST_REFERENCES] if self.references is None else self.references
+        chosen = self.population.inputs[:MOST_REFERENCES] if self.references is None else self.references
         return {"baseline": self.absent_value, "references": chosen}
 
     def members(self, replicas: int) -> tuple[Subject, ...]:
@@ -192,6 +217,47 @@ class Subject:
         built: list[Subject] = self.cache.setdefault("replicas", [])
         built.extend(build() for build in self.replicas[len(built) : replicas])
         return (self, *built[:replicas])
+
+    @property
+    def population(self) -> Subject:
+        """The subject whose images' statistics stand for the data set's: of a shard the whole, else this one."""
+        return self if self.origin is None else self.origin.whole
+
+    @property
+    def first(self) -> int:
+        """Number of the first image among all: 0 but in a shard."""
+        return 0 if self.origin is None else self.origin.first
+
+    def scored(self, n: int) -> tuple[Subject, int]:
+        """(a subject, so many of its images): what a mean over all that are scored is taken from."""
+        if self.origin is None or (self.first == 0 and len(self) >= self.origin.among):
+            return self, n
+        return self.population, min(self.origin.among, len(self.population))
+
+    @property
+    def size(self) -> int:
+        """How many images there are, those included that are read when needed."""
+        return len(self) if self.source is None else len(self.source)
+
+    def cut(self, first: int, stop: int, among: int) -> Subject:
+        """A shard: the images ``first`` to ``stop`` of ``among`` that are scored, with what is known of each.
+
+        What is known of other images than these (twins, replicas, pairs) is left out.
+        """
+        rows = slice(first, stop)
+        read = {"inputs": self.inputs[rows], "targets": self.targets[rows]}
+        own = {name: value[rows] for name in ("truth", "decoys", "clean") if (value := getattr(self, name)) is not None}
+        return replace(
+            self, **(read if self.source is None else self.source.read(self, rows)), **own, contrast=None, twins=None,
+            replicas=(), least_replicas=0, layered=None, source=None,
+            origin=Origin(first=first, whole=self, among=among),
+        )  # fmt: skip
+
+    def without(self, images: Mapping[int, str], stand_in: int = 0) -> Subject:
+        """The same, the given images (by place) replaced by that one of all; the others keep their place and draws."""
+        inputs = self.inputs.clone()
+        inputs[list(images)] = self.population.inputs[stand_in]
+        return replace(self, inputs=inputs, skipped={**self.skipped, **images})
 
     def __len__(self) -> int:
         return len(self.inputs)

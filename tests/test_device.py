@@ -70,3 +70,24 @@ def test_cuda_is_made_repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cuda.matmul.allow_tf32 = before[1]
+
+
+def test_precision_holds_inside_and_is_as_it_was_afterwards() -> None:
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    with device.computing("tf32", torch.device("cpu")):
+        assert all(flag.allow_tf32 for flag in flags)
+    assert [flag.allow_tf32 for flag in flags] == before
+    layer, inputs = torch.nn.Linear(64, 64), torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    exact = layer(inputs)
+    with device.computing("fp32", torch.device("cpu")):
+        assert torch.equal(layer(inputs), exact)
+    with device.computing("bf16", torch.device("cpu")):
+        assert layer(inputs).dtype == torch.bfloat16
+        torch.testing.assert_close(layer(inputs).float(), exact, rtol=2**-7, atol=2**-7)
+    assert torch.equal(layer(inputs), exact)
+    with (
+        pytest.raises(ValueError, match="expected one of fp32, tf32, bf16"),
+        device.computing("fp8", torch.device("cpu")),
+    ):
+        pass

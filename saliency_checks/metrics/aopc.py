@@ -12,6 +12,7 @@ FALL = Curve(orders=("most",), rule="mean", against="whole")
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Samek et al. 2017, equation 12, with pixels in the place of 9 x 9 blocks",
     meaning="the output hardly falls when what ranks first is removed",

@@ -83,19 +83,21 @@ def _scores(
     return scored(rule(before, after), method, subject, draw)
 
 
-@metric(better="lower", readings=True, reference="Chattopadhay et al. 2018, Grad-CAM++, section 4.1.1")
+@metric(alone=True, better="lower", readings=True, reference="Chattopadhay et al. 2018, Grad-CAM++, section 4.1.1")
 def average_drop(method: Method, subject: Subject, draw: Draw, settings: Mask = Mask()) -> Scores:
     """Share of the probability that is lost behind the mask; 0 where it rises. A map of ones is best: never gate."""
     return _scores(lambda p, m: (p - m).clamp(min=0) / (p + EPSILON), method, subject, draw, settings)
 
 
-@metric(binary=True, readings=True, reference="Chattopadhay et al. 2018, section 4.1.2, increase in confidence")
+@metric(
+    alone=True, binary=True, readings=True, reference="Chattopadhay et al. 2018, section 4.1.2, increase in confidence"
+)
 def average_increase(method: Method, subject: Subject, draw: Draw, settings: Mask = Mask()) -> Scores:
     """Share of the images whose probability is higher behind the mask; Fake-CAM does well: never gate."""
     return _scores(lambda p, m: (m > p).double(), method, subject, draw, settings)
 
 
-@metric(readings=True, reference="Zhang et al. 2024, Opti-CAM, equation 12, average gain")
+@metric(alone=True, readings=True, reference="Zhang et al. 2024, Opti-CAM, equation 12, average gain")
 def average_gain(method: Method, subject: Subject, draw: Draw, settings: Mask = Mask()) -> Scores:
     """Share of what is missing to probability 1 that the mask gains; 0 where it loses."""
     return _scores(lambda p, m: (m - p).clamp(min=0) / (1 - p + EPSILON), method, subject, draw, settings)

@@ -70,7 +70,9 @@ def _block(
         seed = derive(states.__name__, subject.name, draw.seed, redraw)
         steps, layers = [], []
         for layer, model in drawn(states, subject, seed):
-            stream = derive(method.name, subject.name, draw.seed, states.__name__, redraw, layer, rows.start)
+            stream = derive(
+                method.name, subject.name, draw.seed, states.__name__, redraw, layer, subject.first + rows.start
+            )
             changed = explain(method, model, inputs, targets, seed=stream, **subject.supplies)
             steps.append(maps.similarity(original, changed, where))
             layers.append(layer)
@@ -82,10 +84,10 @@ def drawn(states: States, subject: Subject, seed: int) -> Iterable[tuple[str, nn
     """The randomised models; those of a small model are kept, because every method and control asks for them again."""
     size = sum(tensor.nbytes for tensor in subject.model.state_dict().values())
     if size * randomization.MOST_BLOCKS > KEPT_BYTES:
-        return states(subject.model, subject.inputs, seed)
+        return states(subject.model, subject.population.inputs, seed)
     key = ("drawn", states.__name__, seed)
     if key not in subject.cache:
-        models = states(subject.model, subject.inputs, seed)
+        models = states(subject.model, subject.population.inputs, seed)
         subject.cache[key] = [(layer, copy.deepcopy(model)) for layer, model in models]
     kept: list[tuple[str, nn.Module]] = subject.cache[key]
     return kept
@@ -93,6 +95,7 @@ def drawn(states: States, subject: Subject, seed: int) -> Iterable[tuple[str, nn
 
 def require_chance(subject: Subject, draw: Draw) -> None:
     """Raise Unqualified when the fully randomised net still solves the task, on average over the redraws."""
+    subject = subject.population
     key = ("randomised accuracy", draw.seed, draw.redraws)
     if key not in subject.cache:
         subject.cache[key] = float(np.mean([_random_accuracy(subject, draw, i) for i in range(draw.redraws)]))
@@ -141,6 +144,7 @@ def _note(repeated: float) -> str:
 
 
 @metric(
+    alone=True,
     bound=">= 0.50",
     needs={"randomization"},
     n=64,

@@ -31,7 +31,7 @@ class Smallest:
 ONE_PERCENT = Smallest()
 
 
-@metric(better="lower", reference="Bhatt et al. 2020, equation 5, divided by log(pixels)")
+@metric(alone=True, better="lower", reference="Bhatt et al. 2020, equation 5, divided by log(pixels)")
 def entropy(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Entropy of |map| over pixels, as a share of the largest possible: 1 is uniform, 0 is one pixel."""
     attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)
@@ -42,6 +42,7 @@ def entropy(method: Method, subject: Subject, draw: Draw) -> Scores:
 
 
 @metric(
+    alone=True,
     bound=">= 0.90",
     binary=True,
     n=96,
@@ -62,7 +63,7 @@ def complexity(method: Method, subject: Subject, draw: Draw) -> Scores:
     )
 
 
-@metric(reference="Chalasani et al. 2020, section 3.3 (Gini index); Hurley and Rickard 2009")
+@metric(alone=True, reference="Chalasani et al. 2020, section 3.3 (Gini index); Hurley and Rickard 2009")
 def sparseness(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Gini index of |map| over pixels: 0 is uniform (and a zero map), towards 1 is one pixel."""
     attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)
@@ -72,7 +73,11 @@ def sparseness(method: Method, subject: Subject, draw: Draw) -> Scores:
     )
 
 
-@metric(better="lower", reference="Nguyen and Martinez 2020, effective complexity, against the map's own largest value")
+@metric(
+    alone=True,
+    better="lower",
+    reference="Nguyen and Martinez 2020, effective complexity, against the map's own largest value",
+)
 def effective_complexity(method: Method, subject: Subject, draw: Draw, settings: Smallest = ONE_PERCENT) -> Scores:
     """Share of the pixels whose size exceeds 1 % of the largest; a zero map gets 1, as a constant one does."""
     attributions = subject_maps(method, subject, 0, min(draw.n, len(subject)), seed=draw.seed)

@@ -12,13 +12,18 @@ MOST = Curve(orders=("most",), against="random")
 MOST_BLACK = Curve(imputer="black", orders=("most",), against="random")
 
 
-@metric(readings=True, reference="Petsiuk et al. 2018, section 4.1", meaning="deleting what ranks first hurts little")
+@metric(
+    alone=True,
+    readings=True,
+    reference="Petsiuk et al. 2018, section 4.1",
+    meaning="deleting what ranks first hurts little",
+)
 def deletion(method: Method, subject: Subject, draw: Draw, settings: Curve = MOST) -> Scores:
     """Area between a random order's curve and the map's, most relevant first, removed pixels at the absent value."""
     return one_side(method, subject, draw, settings)
 
 
-@metric(readings=True, reference="Samek et al. 2017, with the black fill that many papers use")
+@metric(alone=True, readings=True, reference="Samek et al. 2017, with the black fill that many papers use")
 def deletion_black(method: Method, subject: Subject, draw: Draw, settings: Curve = MOST_BLACK) -> Scores:
     """As ``deletion``, removed pixels black: input magnitude alone beats the gradient here, so never gate on it."""
     return one_side(method, subject, draw, settings)

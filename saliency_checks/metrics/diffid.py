@@ -12,6 +12,7 @@ TENTHS_INSIDE = Curve(fractions=tuple(i / 10 for i in range(1, 10)), rule="mean"
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Yang et al. 2023, recalibrated integrated gradients, DiffID",
     meaning="keeping what the map ranks first is no better than deleting it",

@@ -60,9 +60,9 @@ def attacked(subject: Subject, n: int, seed: int, settings: Coverage) -> Attacke
 
 def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Attacked:
     """Another class and place for each image in every try, until the model sees the patch's class."""
-    known, images, given = patches(subject, settings.patch), subject.inputs[rows], subject.targets[rows]
+    known, images, given = patches(subject.population, settings.patch), subject.inputs[rows], subject.targets[rows]
     n, device, side = len(images), images.device, known.squares.shape[-1]
-    rng = generator("attack", subject.name, seed, rows.start)
+    rng = generator("attack", subject.name, seed, subject.first + rows.start)
     inputs, masks = images.clone(), torch.zeros(n, *images.shape[2:], dtype=torch.bool, device=device)
     targets, turned = given.clone(), torch.zeros(n, dtype=torch.bool, device=device)
     with evaluating(subject.model):
@@ -79,7 +79,14 @@ def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Att
     return Attacked(inputs, masks, targets, turned)
 
 
+def _share(subject: Subject, n: int, seed: int, settings: Coverage) -> float:
+    """Of all images that are scored, also where these are a shard of them, those that were turned."""
+    among, n = subject.scored(n)
+    return float(attacked(among, n, seed, settings).turned[:n].double().mean())
+
+
 @metric(
+    alone=True,
     readings=True, n=64, reference="Gevaert et al. 2024 (attribench), impact coverage, after Nie et al. 2018",
     meaning="the map lies elsewhere than the patch that alone decides the class",
 )  # fmt: skip
@@ -88,12 +95,14 @@ def impact_coverage(method: Method, subject: Subject, draw: Draw, settings: Cove
     n = min(draw.n, len(subject))
     attack = attacked(subject, n, draw.seed, settings)
     turned = attack.turned[:n]
-    share = float(turned.double().mean())
+    share = _share(subject, n, draw.seed, settings)
     if share < settings.least_success:
         raise Unqualified(
             f"the patches turn only {share:.0%} of {n} images of {subject.name} to their class"
             f" (at least {settings.least_success:.0%}): the model does not follow a patch of this size"
         )
+    if not turned.any():  # a shard may be like that
+        raise Unqualified(f"the patches turn none of these {n} images of {subject.name} to their class")
     found = model_maps(
         method, subject, subject.model, attack.inputs, attack.targets, 0, n, seed=draw.seed,
         stream=f"impact coverage {settings!r}",

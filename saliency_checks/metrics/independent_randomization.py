@@ -10,6 +10,7 @@ from saliency_checks.subject import Subject
 
 
 @metric(
+    alone=True,
     bound=">= 0.50",
     needs={"randomization"},
     n=64,

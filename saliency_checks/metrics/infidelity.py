@@ -40,6 +40,7 @@ def error(
 
 
 @metric(
+    alone=True,
     better="lower",
     n=32,
     reference="Yeh et al. 2019, equations 1 and 5 (optimal scale); Gevaert et al. 2022 for the nudges",

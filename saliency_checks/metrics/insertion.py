@@ -13,14 +13,17 @@ LEAST_BLACK = Curve(imputer="black", orders=("least",), against="random")
 
 
 @metric(
-    readings=True, reference="Petsiuk et al. 2018, section 4.1", meaning="what ranks first does not bring the class"
+    alone=True,
+    readings=True,
+    reference="Petsiuk et al. 2018, section 4.1",
+    meaning="what ranks first does not bring the class",
 )
 def insertion(method: Method, subject: Subject, draw: Draw, settings: Curve = LEAST) -> Scores:
     """Area between the map's curve and a random order's, showing most relevant pixels first on the absent value."""
     return one_side(method, subject, draw, settings)
 
 
-@metric(readings=True, reference="Petsiuk et al. 2018, with a black start")
+@metric(alone=True, readings=True, reference="Petsiuk et al. 2018, with a black start")
 def insertion_black(method: Method, subject: Subject, draw: Draw, settings: Curve = LEAST_BLACK) -> Scores:
     """As ``insertion``, starting from a black image."""
     return one_side(method, subject, draw, settings)

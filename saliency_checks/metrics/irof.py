@@ -18,6 +18,7 @@ SEGMENTS_IN = Curve(
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Rieger and Hansen 2020, IROF, equation 1",
     meaning="the class survives the removal of the segments that rank first",
@@ -28,6 +29,7 @@ def irof(method: Method, subject: Subject, draw: Draw, settings: Curve = SEGMENT
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Gevaert et al. 2022, iterative insertion of features: IROF from the other end",
     meaning="the segments that rank first do not bring the class",

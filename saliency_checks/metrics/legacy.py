@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-@metric(better="lower", needs={"randomization"}, reference="Adebayo et al. 2018, Figure 2, last column")
+@metric(alone=True, better="lower", needs={"randomization"}, reference="Adebayo et al. 2018, Figure 2, last column")
 def cascading_final_similarity(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Signed rank correlation with the map of the fully randomised model; a random map scores best, 0."""
     _, rho = similarities(randomization.cascading, method, subject, draw, min(draw.n, len(subject)))

@@ -83,6 +83,7 @@ def near(mask: Bool[Tensor, "n h w"], tolerance: float) -> Bool[Tensor, "n h w"]
 
 
 @metric(
+    alone=True,
     needs={"mask"}, readings=True, binary=True, reference="Zhang et al. 2018, section 4.2 (Excitation Backprop)",
     meaning="the largest value lies off the cause",
 )  # fmt: skip
@@ -94,21 +95,26 @@ def pointing_game(method: Method, subject: Subject, draw: Draw, settings: Pointi
     return found.scores(maps.top_hits(found.evidence.flatten(1), where, one))
 
 
-@metric(needs={"mask"}, readings=True, reference="Arras, Osman, Samek 2022, equation 1 (CLEVR-XAI)")
+@metric(alone=True, needs={"mask"}, readings=True, reference="Arras, Osman, Samek 2022, equation 1 (CLEVR-XAI)")
 def relevance_mass_accuracy(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Share of the evidence that lies on the mask."""
     found = located(method, subject, draw)
     return found.scores(mass_share(found.evidence, found.mask))
 
 
-@metric(needs={"mask"}, readings=True, reference="Arras, Osman, Samek 2022, equation 2 (CLEVR-XAI)")
+@metric(alone=True, needs={"mask"}, readings=True, reference="Arras, Osman, Samek 2022, equation 2 (CLEVR-XAI)")
 def relevance_rank_accuracy(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Share of the mask among as many largest values as the mask has pixels."""
     found = located(method, subject, draw)
     return found.scores(maps.top_hits(found.evidence.flatten(1), found.mask.flatten(1), found.size) / found.size)
 
 
-@metric(needs={"mask"}, readings=True, reference="attribench 0.1.9, impact coverage: as many pixels as the truth has")
+@metric(
+    alone=True,
+    needs={"mask"},
+    readings=True,
+    reference="attribench 0.1.9, impact coverage: as many pixels as the truth has",
+)
 def iou_top_area(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Intersection over union of the mask and as many largest values: h / (2 k - h) for h hits of k pixels."""
     found = located(method, subject, draw)
@@ -116,7 +122,7 @@ def iou_top_area(method: Method, subject: Subject, draw: Draw) -> Scores:
     return found.scores(hits / (2 * found.size - hits))
 
 
-@metric(needs={"mask"}, readings=True, reference="saliencysense: pixels above the map's own mean")
+@metric(alone=True, needs={"mask"}, readings=True, reference="saliencysense: pixels above the map's own mean")
 def iou_above_mean(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Intersection over union of the mask and the pixels above the map's mean."""
     found = located(method, subject, draw)

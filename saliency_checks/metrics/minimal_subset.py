@@ -41,20 +41,32 @@ def deciding(method: Method, subject: Subject, draw: Draw, settings: Curve) -> S
     return scored(found, method, subject, draw)
 
 
-@metric(better="lower", readings=True, reference=REFERENCE, meaning="much must go before the prediction changes")
+@metric(
+    alone=True, better="lower", readings=True, reference=REFERENCE, meaning="much must go before the prediction changes"
+)
 def minimal_subset_deletion(method: Method, subject: Subject, draw: Draw, settings: Curve = OUT) -> Scores:
     """Least share of the pixels, most relevant first, whose removal changes the prediction; 1 where none does."""
     return deciding(method, subject, draw, settings)
 
 
-@metric(better="lower", readings=True, reference=REFERENCE, meaning="much must be shown before the prediction is there")
+@metric(
+    alone=True,
+    better="lower",
+    readings=True,
+    reference=REFERENCE,
+    meaning="much must be shown before the prediction is there",
+)
 def minimal_subset_insertion(method: Method, subject: Subject, draw: Draw, settings: Curve = IN) -> Scores:
     """Least share of the pixels, most relevant first, that alone makes the same prediction."""
     return deciding(method, subject, draw, settings)
 
 
 @metric(
-    better="lower", readings=True, reference=REFERENCE, meaning="many segments must go before the prediction changes"
+    alone=True,
+    better="lower",
+    readings=True,
+    reference=REFERENCE,
+    meaning="many segments must go before the prediction changes",
 )
 def segment_minimal_subset_deletion(
     method: Method, subject: Subject, draw: Draw, settings: Curve = SEGMENTS_OUT
@@ -64,7 +76,11 @@ def segment_minimal_subset_deletion(
 
 
 @metric(
-    better="lower", readings=True, reference=REFERENCE, meaning="many segments must be shown to make the prediction"
+    alone=True,
+    better="lower",
+    readings=True,
+    reference=REFERENCE,
+    meaning="many segments must be shown to make the prediction",
 )
 def segment_minimal_subset_insertion(
     method: Method, subject: Subject, draw: Draw, settings: Curve = SEGMENTS_IN

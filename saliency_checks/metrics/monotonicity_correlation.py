@@ -80,6 +80,7 @@ def _measured(
 
 
 @metric(
+    alone=True,
     n=32,
     reference="Nguyen and Martinez 2020, section 3.2, as in Quantus: groups from the least relevant on, Spearman",
     meaning="groups of pixels to which the map gives more do not move the output more",

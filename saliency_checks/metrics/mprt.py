@@ -40,6 +40,7 @@ def histogram_entropy(attributions: Float[Tensor, "n h w"], bins: int = BINS) ->
 
 
 @metric(
+    alone=True,
     needs={"randomization"}, reference=f"{SOURCE}, eMPRT",
     meaning="the map of random weights is no more complex than that of the trained ones",
 )  # fmt: skip

@@ -29,6 +29,7 @@ BY_PROFILE = Reset()
 
 
 @metric(
+    alone=True,
     better="lower", needs={"randomization"}, reference="Gevaert et al. 2024 (attribench); Adebayo et al. 2018",
     meaning="the map stays although all weights were drawn again",
 )  # fmt: skip

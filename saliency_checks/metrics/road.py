@@ -12,6 +12,7 @@ ROAD = Curve(imputer="noisy_linear", output="probability", scale="raw", fraction
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Rong et al. 2022, ROAD; both sides as in pytorch-grad-cam: (least - most) / 2",
     meaning="where holes are filled from around, it hardly matters which end of the ranking they come from",

@@ -40,7 +40,11 @@ def _scores(found: Changes, values: Float[Tensor, " n"]) -> Scores:
 
 
 @metric(
-    better="lower", n=32, reference="Yeh et al. 2019, definition 2.2", meaning="noise that nobody sees moves the map"
+    alone=True,
+    better="lower",
+    n=32,
+    reference="Yeh et al. 2019, definition 2.2",
+    meaning="noise that nobody sees moves the map",
 )
 def max_sensitivity(method: Method, subject: Subject, draw: Draw, settings: Neighbours = NEAR) -> Scores:
     """Largest change of the map over noisy copies of the image, as a share of the map's length."""
@@ -49,7 +53,11 @@ def max_sensitivity(method: Method, subject: Subject, draw: Draw, settings: Neig
 
 
 @metric(
-    better="lower", n=32, reference="Bhatt et al. 2020, section 3.1", meaning="noise that nobody sees moves the map"
+    alone=True,
+    better="lower",
+    n=32,
+    reference="Bhatt et al. 2020, section 3.1",
+    meaning="noise that nobody sees moves the map",
 )
 def average_sensitivity(method: Method, subject: Subject, draw: Draw, settings: Neighbours = NEAR) -> Scores:
     """As ``max_sensitivity``, mean over the copies."""
@@ -57,7 +65,9 @@ def average_sensitivity(method: Method, subject: Subject, draw: Draw, settings: 
     return _mean(found, found.map)
 
 
-@metric(better="lower", n=32, reference="Alvarez-Melis and Jaakkola 2018, equation 2, over sampled neighbours")
+@metric(
+    alone=True, better="lower", n=32, reference="Alvarez-Melis and Jaakkola 2018, equation 2, over sampled neighbours"
+)
 def local_lipschitz(method: Method, subject: Subject, draw: Draw, settings: Neighbours = NEAR) -> Scores:
     """Largest change of the map over noisy copies, per unit that the image moved; relative to the map's length."""
     found = changes(method, subject, draw, settings)

@@ -37,6 +37,7 @@ def correlations(method: Method, subject: Subject, draw: Draw, settings: Subsets
 
 
 @metric(
+    alone=True,
     readings=True,
     n=32,
     reference="Ancona et al. 2018, sensitivity-n, equation 5; as measured by Gevaert et al. 2022",
@@ -48,6 +49,7 @@ def sensitivity_n(method: Method, subject: Subject, draw: Draw, settings: Subset
 
 
 @metric(
+    alone=True,
     readings=True,
     n=32,
     reference="Gevaert et al. 2022, segment sensitivity-n: less noise than single pixels",

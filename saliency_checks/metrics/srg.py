@@ -21,6 +21,7 @@ def difference(method: Method, subject: Subject, draw: Draw, settings: Curve, sh
 
 
 @metric(
+    alone=True,
     readings=True,
     reference="Bluecher et al. 2024, symmetric relevance gain, equation 6; Samek et al. 2017, ABPC",
     meaning="it hardly matters whether deletion starts with what the map ranks first or last",

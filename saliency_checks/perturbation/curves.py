@@ -62,7 +62,7 @@ def scaled(found: Answers, subject: Subject, settings: Curve) -> Float[Tensor, "
         return values
     original = whole(subject, values.shape[-2]).read(settings.output)
     if settings.scale == "guarded":
-        mean = original.mean()
+        mean = _mean_output(subject, values.shape[-2], settings.output)
         if float(mean) <= 0:
             below = f"{-float(mean):.2f} below " + ("the mean of all logits" if settings.output == "centred" else "0")
             raise Unqualified(
@@ -71,6 +71,11 @@ def scaled(found: Answers, subject: Subject, settings: Curve) -> Float[Tensor, "
         # An image that the model hardly assigns to its target would count without limit.
         original = original.clamp(min=LEAST_OUTPUT * mean)
     return values / original.unsqueeze(-1)
+
+
+def _mean_output(subject: Subject, n: int, output: str) -> Float[Tensor, ""]:
+    """Of all images that are scored, also where these are a shard of them."""
+    return whole(*subject.scored(n)).read(output).mean()
 
 
 def area(curves: Float[Tensor, "... k"], settings: Curve) -> Float[Tensor, ...]:

@@ -131,7 +131,7 @@ def _drawn(subject: Subject, seed: int, settings: Nudges, first: int) -> Shaped[
     drawn = settings.deviation * torch.randn(number, c, h, w, generator=rng, dtype=torch.float64).to(subject.inputs)
     if settings.is_absolute:
         return drawn
-    deviation, mean = torch.std_mean(subject.inputs, dim=(0, 2, 3), keepdim=True)
+    deviation, mean = torch.std_mean(subject.population.inputs, dim=(0, 2, 3), keepdim=True)
     return deviation * drawn + (mean if settings.kind == "noisy_baseline" else 0)
 
 

@@ -90,8 +90,8 @@ def scene_of(subject: Subject, rows: slice, seed: int, draw: int = 0) -> Scene:
     return Scene(
         inputs=subject.inputs[rows],
         absent=subject.absent_value,
-        everything=subject.inputs,
-        generator=generator("imputer", subject.name, rows.start, seed, draw),
+        everything=subject.population.inputs,
+        generator=generator("imputer", subject.name, subject.first + rows.start, seed, draw),
     )
 
 
@@ -116,7 +116,7 @@ def turns_of(
     """When each unit goes, ``most`` or ``least`` relevant first; ties by lot, the same for both."""
     values = unit_values(method, subject, rows, seed, settings, units)
     values = values.masked_fill(~units.is_there, -torch.inf)
-    most = turns(maps.strict_order(values, generator("ties", subject.name, rows.start, seed)))
+    most = turns(maps.strict_order(values, generator("ties", subject.name, subject.first + rows.start, seed)))
     return most if order == "most" else units.number.unsqueeze(1) - 1 - most
 
 
@@ -124,7 +124,7 @@ def random_turns(subject: Subject, rows: slice, seed: int, draws: int, units: Un
     """When each unit goes in random orders: the same for all methods."""
     found = []
     for draw in range(draws):
-        rng = generator("orders", subject.name, draw, rows.start, seed)
+        rng = generator("orders", subject.name, draw, subject.first + rows.start, seed)
         order = maps.random_orders(rows.stop - rows.start, units.size, generator=rng).to(units.cells.device)
         found.append(_last_where_absent(turns(order), units))
     return torch.stack(found)

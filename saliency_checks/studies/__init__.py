@@ -10,6 +10,7 @@ A study is a module with three functions; a new one is a row in ``STUDIES``.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 import time
@@ -28,7 +29,7 @@ EXTRA = "studies need further packages: pip install 'saliency-checks[studies]'"
 def run(name: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     """Parse the study's arguments, measure what is missing, report; returns the exit code."""
     try:
-        from saliency_checks.studies.store import Mismatch, Store
+        from saliency_checks.studies.store import Mismatch, Store, Unfinished
 
         study = importlib.import_module(STUDIES[name])
     except ModuleNotFoundError as error:
@@ -49,8 +50,14 @@ def run(name: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         if not options.report_only:
             study.measure(options, store)
         study.report(options, store)
-    except Mismatch as error:
+    except (Mismatch, Unfinished) as error:
         print(f"saliency-checks: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        told = f"no space is left for {options.out}; what was measured until then is there and whole"
+        print(f"saliency-checks: {told}: make room, and give the same command again", file=sys.stderr)
         return 1
     store.finish(seconds=time.monotonic() - started, seed=options.seed)
     print(f"wrote {options.out / 'summary.md'}")

@@ -9,20 +9,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
-
 from saliency_checks import cache, registry
-from saliency_checks.explain import ContractError, derive
+from saliency_checks.device import PRECISIONS
+from saliency_checks.explain import BLOCK, derive
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Metric
-from saliency_checks.run import measured, worst_group
-from saliency_checks.studies import benchmark_report
-from saliency_checks.studies.store import Columns, Nothing, Store, Unit, code
-from saliency_checks.subject import Subject, Unqualified
+from saliency_checks.studies import benchmark_report, engines
+from saliency_checks.studies.scoring import Scoring, coarser
+from saliency_checks.studies.store import Store, Unit, code
+from saliency_checks.subject import Subject
 
 RANDOM = "random"
 METHODS = (
@@ -39,16 +37,18 @@ METRICS = (
 # Scores whose noise over repeated draws is asked for: the same with pixels and with segments.
 NOISY = ("sensitivity_n", "segment_sensitivity_n")
 IMAGES = 128
+SHARD = 256  # images that are in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One unit of the benchmark, by its objects."""
+    """What is measured, by its objects; and the method's name as it was asked for."""
 
     subject: Subject
     method: Method
     metric: Metric
     repeat: int
+    spec: str
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -70,25 +70,40 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=int, default=1, metavar="R", help=f"measure {' and '.join(NOISY)} so often; default once"
     )
+    parser.add_argument(
+        "--shard", type=int, default=SHARD, metavar="N", help=f"images in memory at once, in {BLOCK}s; default {SHARD}"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="networks compute in; default fp32")
+    engines.arguments(parser)
     benchmark_report.arguments(parser)
 
 
 def measure(options: argparse.Namespace, store: Store) -> None:
     """Every cell that the store does not hold yet: subject by subject, so that what methods share is made once."""
-    store.setup(images=options.images, steps=options.steps, draws=options.draws, seed=options.seed)
+    engine, shard = engines.of(options), BLOCK * max(1, round(options.shard / BLOCK))
+    store.setup(
+        images=options.images,
+        steps=options.steps,
+        draws=options.draws,
+        seed=options.seed,
+        shard=shard,
+        precision=options.precision,
+    )
     units: list[Unit] = []
     for spec in options.subjects:
         subject = build_subject(spec, options.device)
         digest = _digest(subject)
         store.forget(lambda part: part.columns["subject"] == subject.name and part.recipe["subject"] != digest)  # noqa: B023
-        planned: set[Any] = set()
-        for cell in cells(options, subject):
-            unit = _unit(cell, options, digest)
-            if store.read(unit) is None:
-                unit = replace(unit, passes=_passes(cell, min(options.images, len(subject)), planned))
-            units.append(unit)
-        store.note(device=str(subject.inputs.device))
-    store.run(units)
+        for rows in _shards(min(options.images, subject.size), shard):
+            planned: set[Any] = set()
+            for cell in cells(options, subject):
+                if cell.metric.alone or rows[0] == 0:
+                    unit = _unit(cell, options, spec, digest, rows)
+                    if not (store.parts / unit.file).exists():  # for the bar; whether it is whole is read once, later
+                        unit = replace(unit, passes=_passes(cell, rows[1] - rows[0], planned))
+                    units.append(unit)
+        store.note(device=str(subject.inputs.device), engine=options.engine)
+    store.run(units, engine)
 
 
 def report(options: argparse.Namespace, store: Store) -> None:
@@ -97,43 +112,36 @@ def report(options: argparse.Namespace, store: Store) -> None:
 
 def cells(options: argparse.Namespace, subject: Subject) -> Iterator[Cell]:
     """All cells of a subject that say something, the random map's first."""
-    methods = {method.name: method for method in map(as_method, (RANDOM, *options.methods))}
+    specs = dict.fromkeys((RANDOM, *options.methods))
+    methods = {method.name: (method, spec) for method, spec in zip(map(as_method, specs), specs, strict=True)}
     metrics = [coarser(registry.get("metrics", name), options.steps, options.draws) for name in options.metrics]
     for repeat in range(options.repeats):
-        chosen = [metric for metric in metrics if not repeat or metric.name.partition("@")[0] in NOISY]
-        for method in methods.values():
-            for metric in chosen:
-                if not metric.inapplicable(method, subject.offers, subject.name):
-                    yield Cell(subject=subject, method=method, metric=metric, repeat=repeat)
+        for method, spec in methods.values():
+            for metric in metrics:
+                again = not repeat or metric.name.partition("@")[0] in NOISY
+                if again and not metric.inapplicable(method, subject.offers, subject.name):
+                    yield Cell(subject=subject, method=method, metric=metric, repeat=repeat, spec=spec)
 
 
-def coarser(metric: Metric, steps: int | None, draws: int | None) -> Metric:
-    """The same metric, of the same name, with at most so many steps and draws: what a slow machine can do."""
-    changes: dict[str, Any] = {}
-    shares = getattr(metric.settings, "fractions", ())
-    if steps and len(shares) > (kept := max(2, steps)):
-        changes["fractions"] = tuple(shares[round(i * (len(shares) - 1) / (kept - 1))] for i in range(kept))
-    if draws and getattr(metric.settings, "draws", 0) > draws:
-        changes["draws"] = draws
-    return replace(metric.with_settings(**changes), name=metric.name) if changes else metric
+def _shards(images: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, images, size):
+        yield first, min(first + size, images)
 
 
-def _unit(cell: Cell, options: argparse.Namespace, digest: str) -> Unit:
+def _unit(cell: Cell, options: argparse.Namespace, subject: str, digest: str, rows: tuple[int, int]) -> Unit:
+    """Of the images ``rows``; of all where an image's score depends on the others."""
     seed = options.seed if not cell.repeat else derive("repeat", options.seed, cell.repeat)
     recipe = {
         "subject": digest, "images": options.images, "seed": seed, "method": code(cell.method.source),
         "metric": code(cell.metric.measure), "settings": repr(cell.metric.settings), "better": cell.metric.better,
     }  # fmt: skip
-    return Unit(columns=cell.columns, recipe=recipe, make=partial(_scores, cell, options.images, seed, options.device))
-
-
-def _scores(cell: Cell, images: int, seed: int, device: str) -> Columns:
-    try:
-        scores = measured(cell.metric, cell.method, cell.subject, n=images, seed=seed, device=device)
-    except (Unqualified, ContractError) as error:
-        raise Nothing(str(error)) from error
-    values = worst_group(cell.metric, scores)
-    return {"image": np.array(scores.images or range(len(values)), dtype=np.int64), "score": values.astype(np.float64)}
+    mine = rows if cell.metric.alone else None
+    make = Scoring(
+        subject=subject, method=cell.spec, metric=cell.metric.name, steps=options.steps, draws=options.draws,
+        images=options.images, seed=seed, device=options.device, rows=mine, precision=options.precision,
+    )  # fmt: skip
+    shares = (f"{subject} {mine}", f"{cell.spec} {seed}")
+    return Unit(columns=cell.columns, recipe=recipe, make=make, rows=mine, shares=shares)
 
 
 def _passes(cell: Cell, images: int, planned: set[Any]) -> int:
@@ -151,4 +159,5 @@ def _digest(subject: Subject) -> str:
     """Of the model's weights and kind, the images and the classes."""
     held = {f"model.{name}": value for name, value in subject.model.state_dict().items()}
     held |= {"inputs": subject.inputs, "targets": subject.targets}
-    return cache.digest(held, f"{type(subject.model).__name__} {subject.absent}")[:16]
+    rest = "" if subject.source is None else f" {subject.source.digest}"
+    return cache.digest(held, f"{type(subject.model).__name__} {subject.absent}{rest}")[:16]

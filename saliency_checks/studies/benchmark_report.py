@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saliency_checks.explain import derive
 from saliency_checks.studies import benchmark_figures, statistics
-from saliency_checks.studies.store import Store
+from saliency_checks.studies.store import Part, Store
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 RANDOM = "random"
+SHOWN = 50  # images that are left out
 Rows = list[dict[str, Any]]
 
 
@@ -192,9 +193,9 @@ def _scored(subject: str, metric: str, parts: list[Any]) -> Scored | None:
     images = np.unique(np.concatenate([part.table["image"].to_numpy() for part in parts]))
     rows: dict[str, dict[int, Any]] = {}
     for part in parts:
-        values = np.full(len(images), np.nan)
+        of = rows.setdefault(str(part.columns["method"]), {})
+        values = of.setdefault(int(part.columns["repeat"]), np.full(len(images), np.nan))
         values[np.searchsorted(images, part.table["image"].to_numpy())] = part.table["score"].to_numpy()
-        rows.setdefault(str(part.columns["method"]), {})[int(part.columns["repeat"])] = values
     first = {method: of[0] for method, of in rows.items() if 0 in of}
     if RANDOM not in first:
         return None
@@ -252,11 +253,26 @@ def _count(scored: Scored) -> str:
 
 
 def _missing(store: Store) -> list[str]:
-    """What could not be measured, and why."""
-    found = [(*map(str, part.columns.values()), part.reason) for part in store.made() if part.reason]
-    if not found:
-        return []
-    return ["## Not measured", "", *(f"- {' '.join(filter(None, names))}: {reason}" for *names, reason in found)]
+    """What could not be measured, and why: whole parts, then single images."""
+    parts: list[str] = []
+    images: dict[str, list[str]] = {}
+    for part in store.made():
+        name = " ".join(filter(None, map(str, part.columns.values())))
+        if part.reason:
+            parts.append(f"- {name}{_rows_of(part)}: {part.reason}")
+        if "skipped" in part.table.column_names:
+            for row in part.table.select(["image", "skipped"]).to_pylist():
+                if row["skipped"] is not None:
+                    key = f"- {part.columns['subject']} image {row['image']}: {row['skipped']}"
+                    images.setdefault(key, []).append(str(part.columns["method"]))
+    skipped = [f"{line} ({', '.join(dict.fromkeys(methods))})" for line, methods in images.items()]
+    if len(skipped) > SHOWN:
+        skipped[SHOWN:] = [f"- and {len(skipped) - SHOWN} more images: those with `skipped` in `scores.parquet`"]
+    return ["## Not measured", "", *parts, *skipped] if parts or skipped else []
+
+
+def _rows_of(part: Part) -> str:
+    return "" if part.rows is None else f" images {part.rows[0]} to {part.rows[1]}"
 
 
 def _table(head: list[str], rows: Iterator[list[str]]) -> list[str]:

@@ -26,11 +26,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from saliency_checks.fixtures.progress import Live
+from saliency_checks.studies.bar import Bar
 
 FORMAT = 1
 PACKAGES = ("saliency-checks", "captum", "numpy", "pyarrow", "scipy", "torch", "torchvision")
-BAR = 20  # characters
+SHOWN = 10  # failures
 
 Columns = Mapping[str, Any]  # values per row, by column; a single value stands in every row
 Plain = str | int | float | bool
@@ -44,6 +44,15 @@ class Nothing(Exception):
     """What a unit raises that has no rows, and never will have: the text says why. It counts as made."""
 
 
+class Unfinished(Exception):
+    """Some units failed, and may succeed when they are made again; the others are there."""
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        shown = [f"  {label}: {reason}" for label, reason in list(failed.items())[:SHOWN]]
+        more = [f"  and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
+        super().__init__("\n".join([f"{len(failed)} parts failed; the same command tries them again", *shown, *more]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """One part of the work: small enough to lose when a run is killed.
@@ -53,24 +62,61 @@ class Unit:
         recipe: all else that its values depend on, as JSON holds it: settings, seed, images, hashes of data and code.
         make: measures it, and returns the further columns, one value per row.
         passes: images through the model that this takes, for the progress bar.
+        rows: first image and the one behind the last, of a part of the images; None: all.
+        shares: what it has in common with other units, the dearest first (subject and images, method): who makes it
+            holds that, so units that share all of it are made one after the other in one process.
     """
 
     columns: Mapping[str, Plain]
     recipe: Mapping[str, Any]
     make: Callable[[], Columns]
     passes: int = 1
+    rows: tuple[int, int] | None = None
+    shares: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        rows = () if self.rows is None else (f"images {self.rows[0]} to {self.rows[1]}",)
+        return " ".join(filter(None, map(str, (*self.columns.values(), *rows))))
 
     @property
     def file(self) -> str:
         """Readable, and different for different names also where the readable part is the same."""
-        name = json.dumps(dict(self.columns))
-        readable = "-".join(re.sub(r"[^a-zA-Z0-9_.@]+", "_", str(value))[:60] for value in self.columns.values())
+        name = json.dumps(dict(self.columns) if self.rows is None else [dict(self.columns), self.rows])
+        parts = [*self.columns.values(), *(self.rows or ())]
+        readable = "-".join(re.sub(r"[^a-zA-Z0-9_.@]+", "_", str(value))[:60] for value in parts)
         return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.parquet"
 
     @property
     def identity(self) -> str:
         """What a part must say that it is."""
-        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe})
+        rows = {} if self.rows is None else {"rows": self.rows}
+        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe, **rows})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a unit gave: its further columns, or why it has none, and the seconds it took."""
+
+    columns: Columns
+    seconds: float
+    reason: str = ""
+
+    @classmethod
+    def by(cls, make: Callable[[], Columns]) -> Made:
+        """By calling it, here and now."""
+        started = time.monotonic()
+        try:
+            columns, reason = make(), ""
+        except Nothing as nothing:
+            columns, reason = {}, str(nothing)
+        return cls(columns=columns, seconds=time.monotonic() - started, reason=reason)
+
+
+# Makes the units, and calls ``commit`` with each as soon as it is made, in any order; returns those that failed, and
+# why. What is committed is kept whatever happens then.
+Engine = Callable[[Sequence[Unit], Callable[[Unit, Made], None], Callable[[str], None]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +124,7 @@ class Part:
     """What is kept of a unit.
 
     Attributes:
-        columns, recipe: as the unit's.
+        columns, recipe, rows: as the unit's.
         seconds: that it took.
         reason: why it has no rows, or "".
         table: its rows.
@@ -90,6 +136,7 @@ class Part:
     seconds: float
     reason: str
     table: pa.Table
+    rows: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, file: Path) -> Part | None:
@@ -100,7 +147,7 @@ class Part:
         unit = json.loads(said["identity"])
         return cls(
             file=file, columns=unit["columns"], recipe=unit["recipe"], seconds=float(said["seconds"]),
-            reason=said["reason"], table=table,
+            reason=said["reason"], table=table, rows=tuple(unit["rows"]) if "rows" in unit else None,
         )  # fmt: skip
 
     @property
@@ -108,7 +155,7 @@ class Part:
         """What the manifest says of it."""
         return {
             "columns": self.columns, "recipe": self.recipe, "rows": len(self.table), "seconds": self.seconds,
-            "reason": self.reason,
+            "reason": self.reason, **({"images": self.rows} if self.rows else {}),
         }  # fmt: skip
 
 
@@ -162,30 +209,41 @@ class Store:
         """The rows of one unit: read where they are there and whole, otherwise made and written at once."""
         if (found := self.read(unit)) is not None:
             return found
-        started = time.monotonic()
-        made, reason = pa.table({}), ""
-        try:
-            made = _table(unit, unit.make())
-        except Nothing as nothing:
-            reason = str(nothing)
-        seconds = str(round(time.monotonic() - started, 3))
-        said = {"identity": unit.identity, "rows": str(len(made)), "seconds": seconds, "reason": reason}
-        _replace(self.parts / unit.file, lambda file: _write(made.replace_schema_metadata(said), file))
-        return made
+        return self.commit(unit, Made.by(unit.make))
+
+    def commit(self, unit: Unit, made: Made) -> pa.Table:
+        """Write the part of a unit, whole or not at all; committed twice, it is there once."""
+        table = pa.table({}) if made.reason else _table(unit, made.columns)
+        said = {
+            "identity": unit.identity, "rows": str(len(table)), "seconds": str(round(made.seconds, 3)),
+            "reason": made.reason,
+        }  # fmt: skip
+        _replace(self.parts / unit.file, lambda file: _write(table.replace_schema_metadata(said), file))
+        return table
 
     def read(self, unit: Unit) -> pa.Table | None:
         """The rows of one unit, or None where it is not there, not whole, or made by another recipe."""
         return _read(self.parts / unit.file, unit.identity)
 
-    def run(self, units: Sequence[Unit]) -> None:
-        """All units in their order; a bar on stderr shows the passes done and left."""
+    def run(self, units: Sequence[Unit], engine: Engine | None = None) -> None:
+        """All units that are not there yet; a bar on stderr shows the passes done and left.
+
+        Raises:
+            Unfinished: some failed; the others are there.
+        """
         left = [unit for unit in units if self.read(unit) is None]
-        bar = _Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
-        for unit in left:
-            bar.show(" ".join(map(str, unit.columns.values())))
-            self.part(unit)
+        bar = Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
+
+        def commit(unit: Unit, made: Made) -> None:
+            self.commit(unit, made)
             bar.advance(unit.passes)
-        bar.close()
+
+        try:
+            failed = (engine or one_by_one)(left, commit, bar.show)
+        finally:
+            bar.close()
+        if failed:
+            raise Unfinished(failed)
 
     def forget(self, is_stale: Callable[[Part], bool]) -> None:
         """Remove the parts of what is no longer so."""
@@ -196,7 +254,7 @@ class Store:
     def made(self) -> Iterator[Part]:
         """Every whole part, in an order of its own that does not depend on when it was made."""
         found = (part for file in self.parts.glob("*.parquet") if (part := Part.of(file)) is not None)
-        yield from sorted(found, key=lambda part: [str(value) for value in part.columns.values()])
+        yield from sorted(found, key=lambda part: ([str(v) for v in part.columns.values()], part.rows or (0, 0)))
 
     def table(self) -> pa.Table:
         """All whole parts, sorted by their columns: the same bytes in whatever order they were made.
@@ -234,6 +292,16 @@ class Store:
         )  # fmt: skip
 
 
+def one_by_one(
+    units: Sequence[Unit], commit: Callable[[Unit, Made], None], show: Callable[[str], None]
+) -> Mapping[str, str]:
+    """The engine that makes all units in their order, here; the first that fails ends the run."""
+    for unit in units:
+        show(unit.label)
+        commit(unit, Made.by(unit.make))
+    return {}
+
+
 def versions() -> dict[str, str]:
     """Of this program, of what it measures with, and of the machine's kind."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
@@ -253,38 +321,6 @@ def code(function: Any) -> str:
         return versions().get("saliency-checks", "")
     file = getattr(module, "__file__", None)
     return _sha(Path(file)) if file else module.__name__
-
-
-class _Bar:
-    """``benchmark  [#####.....]  120 of 300 passes, 12 of 40 parts, 3:20 left  gradient``"""
-
-    def __init__(self, study: str, total: int, left: int, passes: int) -> None:
-        self.study, self.total, self.passes = study, total, max(passes, 1)
-        self.parts, self.done, self.started = total - left, 0, time.monotonic()
-        self.line = Live(sys.stderr)
-        if self.parts:
-            self.line.permanent(f"{study}: {self.parts} of {total} parts are there already")
-
-    def show(self, what: str) -> None:
-        share = self.done / self.passes
-        bar = "#" * int(BAR * share) + "." * (BAR - int(BAR * share))
-        spent = time.monotonic() - self.started
-        left = f", {_clock(spent / share - spent)} left" if share > 0 else ""
-        self.line(
-            f"{self.study} [{bar}] passes: {self.done:,} done, {self.passes - self.done:,} left;"
-            f" part {self.parts + 1} of {self.total}{left}: {what}"
-        )
-
-    def advance(self, passes: int) -> None:
-        self.done, self.parts = self.done + passes, self.parts + 1
-
-    def close(self) -> None:
-        self.line.erase()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _table(unit: Unit, columns: Columns) -> pa.Table:
