@@ -3,7 +3,7 @@
 pip install quantus && python benchmarks/peers.py [--images N]
 
 Quantus is no dependency of the tests: it wants an OpenCV with a screen. Every score is taken with the peer's own
-settings; a ratio above 1 says how much longer the peer takes.
+settings; a ratio above 1 says how much longer the peer takes. Ours explains the images too, Quantus is given the maps.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def pairs(subject: Subject) -> list[Pair]:
 
     def sensitivity() -> np.ndarray:
         def attribute(inputs: tuple[Tensor], target: Tensor) -> tuple[Tensor]:
-            return (input_gradient(subject.model, *inputs, target),)
+            return (input_gradient(subject.model, *inputs, target).sum(1, keepdim=True),)
 
         return captum.metrics.sensitivity_max(attribute, x, target=y, perturb_radius=0.02, n_perturb_samples=10).numpy()
 

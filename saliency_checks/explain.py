@@ -263,7 +263,7 @@ def _call(
     references: Float[Tensor, "m c h w"] | None,
 ) -> Float[Tensor, " n #c h w"]:
     try:
-        lent = None if references is None else references.detach().clone()
+        lent = references.detach().clone() if references is not None and "references" in method.needs else None
         returned = method(model, inputs.detach().clone(), targets.clone(), baseline, lent)
     except torch.OutOfMemoryError:
         raise  # fewer images may fit

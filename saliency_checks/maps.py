@@ -110,12 +110,14 @@ def similarity(
 
 def over_masks(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n k h w"]) -> Float[Tensor, "n k"]:
     """Mean of each map over each of its masks."""
-    area = masks.flatten(2).sum(2).clamp(min=1)
     # In float64, sums of equal float32 values are exact: a constant map ties wherever the masks lie. Image by image,
     # because all the masks of a batch of large images fill the memory.
-    pairs = zip(maps.flatten(1), masks.flatten(2), strict=True)
-    sums = [mask.double() @ values.double() for values, mask in pairs]
-    return torch.stack(sums) / area if sums else area.double()
+    pairs = zip(maps.flatten(1).double(), masks.flatten(2), strict=True)
+    sums = [mask.double() @ torch.stack([values, torch.ones_like(values)], dim=1) for values, mask in pairs]
+    if not sums:
+        return maps.new_zeros(masks.shape[:2], dtype=torch.float64)
+    total, area = torch.stack(sums).unbind(2)
+    return total / area.clamp(min=1)
 
 
 def entropy(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:

@@ -6,7 +6,6 @@ the image's class only, it takes several times as long and sometimes fails.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -139,8 +138,8 @@ def trained(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe) -> Detecto
 
 
 def train_ahead(images: Float[Tensor, "n c h w"], recipes: Sequence[DetectorRecipe]) -> None:
-    """Have the detectors of all recipes in the cache; several are trained at once, each on one core."""
-    with one_thread(), ThreadPoolExecutor(min(len(recipes), os.cpu_count() or 1)) as pool:
+    """Have the detectors of all recipes in the cache; they are trained at once, and share the cores."""
+    with one_thread(), ThreadPoolExecutor(len(recipes)) as pool:
         jobs = [pool.submit(copy_context().run, trained, images, recipe) for recipe in recipes]
         for job in jobs:
             job.result()
