@@ -39,6 +39,7 @@ from saliency_checks.subject import Subject, Unqualified
 import project
 
 ig = as_method("integrated_gradients").explain
+detector_room = importlib.import_module("saliency_checks.graft.detector")
 graft_room = importlib.import_module("saliency_checks.graft")  # the public name is the function
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 BLIND = ("edges", "input_contrast", "input_magnitude", "laplacian", "center_blob", "random")
@@ -467,6 +468,20 @@ def test_detectors_that_are_trained_at_once_are_those_trained_one_by_one(monkeyp
     for recipe in recipes:
         together, alone = trained(images, recipe).state_dict(), fit(images, recipe).state_dict()
         assert all(torch.equal(together[name], alone[name]) for name in alone)
+
+
+def test_detectors_are_trained_once_also_where_no_file_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "cache"))
+    trainings = []
+    monkeypatch.setattr(
+        detector_room, "fit", lambda images, recipe, say: trainings.append(recipe) or fit(images, recipe)
+    )
+    images = torch.rand(16, 3, 28, 28, generator=torch.Generator().manual_seed(3))
+    recipe = DetectorRecipe(canvas=Canvas.of(images), role="a", seed=0, scenes=64, epochs=1)
+    train_ahead(images, [recipe])
+    trained(images, recipe)
+    assert trainings == [recipe]
 
 
 def test_a_graft_is_not_grafted_upon():

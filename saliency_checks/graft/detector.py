@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ WIDTH, FEATURES = 12, 24
 DECOY_WEIGHT = 0.3  # there are seven for each site and each background
 ABSENT = -30.0
 _GENERATOR = Lock()  # torch has one default generator for all threads
+_made: dict[Path, cache.Stored] = {}  # by this process: what is trained ahead is not lost where no file can be written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +134,12 @@ def trained(images: Float[Tensor, "n c h w"], recipe: DetectorRecipe) -> Detecto
             return fit(images, recipe, say).state_dict(), {}
 
     blank = _blank(recipe.canvas)
-    stored = cache.load_or_make("graft", recipe, make, like=blank.state_dict(), data=cache.digest({"images": images}))
-    blank.load_state_dict(stored.tensors, assign=True)
+    data = cache.digest({"images": images})
+    file = cache.path("graft", recipe, data)
+    stored = _made.get(file) or cache.load_or_make("graft", recipe, make, like=blank.state_dict(), data=data)
+    if stored.fresh:
+        _made[file] = stored
+    blank.load_state_dict(stored.tensors)
     return blank.eval().requires_grad_()
 
 
