@@ -244,7 +244,7 @@ def test_two_classes_and_more_have_their_own_causes():
         subject = grafted(name)
         count = 2 if name == "two classes" else 3
         assert len(set(subject.targets.tolist())) == count
-        contrast = subject.contrast
+        contrast = subject.pairs
         assert (contrast.targets[:, 0] != contrast.targets[:, 1]).all()
 
 
