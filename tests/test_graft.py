@@ -31,7 +31,7 @@ from saliency_checks.graft.model import Grafted, LayerGrafted
 from saliency_checks.graft.scenes import Canvas, orientations, paint
 from saliency_checks.loading import BadSubject, build_subject
 from saliency_checks.method import as_method
-from saliency_checks.metrics.acuity import EFFECTS, NEVER, thresholds
+from saliency_checks.metrics.acuity import EFFECTS, NEVER, TRIAL, thresholds
 from saliency_checks.metrics.pixel_recovery import beats_decoys
 from saliency_checks.result import FAIL, PASS, SKIP
 from saliency_checks.run import run
@@ -366,6 +366,20 @@ def test_the_threshold_is_the_step_with_the_fewest_exceptions(hits):
     exceptions = [sum(hits[:step]) + sum(not hit for hit in hits[step:]) for step in range(len(hits) + 1)]
     best = max(step for step, count in enumerate(exceptions) if count == min(exceptions))
     assert found == [*EFFECTS, NEVER][best]
+
+
+def test_the_effect_that_all_checks_of_a_graft_share_is_explained_once():
+    explained = []
+
+    def counting(model, inputs, targets):
+        explained.append(len(inputs))
+        return inputs
+
+    method, subject = as_method(counting, name="counting"), replace(grafted())
+    run("pixel_recovery", method, subject, n=32, bound=">= 0")
+    once = sum(explained)
+    run("acuity", method, subject, n=32, bound="<= 100")
+    assert sum(explained) == once * len(EFFECTS) + TRIAL
 
 
 SOUND = ("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad")
