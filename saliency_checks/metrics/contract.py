@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks import maps, randomization
-from saliency_checks.explain import Snapshot, call, derive, explain, rng_state, seeded, untouched
+from saliency_checks.explain import call, derive, explain, rng_state, seeded, untouched
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
