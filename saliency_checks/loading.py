@@ -114,7 +114,7 @@ def _with_logits(subject: Subject) -> Subject:
 def _on_device(subject: Subject, device: torch.device) -> Subject:
     """The subject with all that it holds, now or when built later, on one device.
 
-    Whoever runs the user's model puts it into eval mode, and back: here it is only moved, where it lies elsewhere.
+    Whoever runs a model of the user's puts it into eval mode, and back: here it is only moved, where it lies elsewhere.
     """
 
     def move(value: Any) -> Any:
@@ -126,8 +126,7 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
             return Contrast(inputs=move(value.inputs), targets=move(value.targets), sites=move(value.sites))
         if isinstance(value, Twins):
             return Twins(
-                same=tuple(move(twin).eval() for twin in value.same),
-                permuted=tuple(move(twin).eval() for twin in value.permuted),
+                same=tuple(map(move, value.same)), permuted=tuple(map(move, value.permuted)),
                 inputs=move(value.inputs), targets=move(value.targets),
             )  # fmt: skip
         return value
@@ -146,6 +145,4 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
 
 
 def _later(build: Callable[[], Subject], device: torch.device) -> Subject:
-    built = _on_device(build(), device)
-    built.model.eval()
-    return built
+    return _on_device(build(), device)

@@ -65,12 +65,17 @@ def not_degenerate(s: Setting) -> str:
 
 
 def is_graded(s: Setting) -> str:
-    """Maps have more to say than yes and no."""
+    """Maps have more to say than yes and no, unless the method says that they are masks."""
+    if "mask" in s.method.claims:
+        return ""
     size = s.maps.flatten(1).abs()
     two_valued = ((size == 0) | (size == size.amax(1, keepdim=True))).all(1) & ((size > 0).sum(1) > 1)
     if not_degenerate(s) or float(two_valued.double().mean()) <= MOST_CONSTANT:
         return ""
-    return "all values of a map are zero or of one size: was it rounded, thresholded or cast to integers?"
+    return (
+        "all values of a map are zero or of one size: was it rounded, thresholded or cast to integers? If it is a mask"
+        ' on purpose, say so (@sc.method(claims={"mask"}))'
+    )
 
 
 def depends_on_image(s: Setting) -> str:

@@ -170,11 +170,18 @@ def some_constant(m, x, t):
     return plain_gradient(m, x, t) * (t == 0).view(-1, 1, 1, 1)
 
 
+def top(g):
+    """The quarter of the pixels with the largest values."""
+    values = g.sum(1).flatten(1)
+    return (values >= values.quantile(0.75, dim=1, keepdim=True)).float().view(g.shape[0], *g.shape[2:])
+
+
 ALONE = {
     "zero": ("not_degenerate", "all zero", changed(torch.zeros_like, "zero")),
     "constant": ("not_degenerate", "constant", changed(torch.ones_like, "ones")),
     "six of eight constant": ("not_degenerate", "75% of the maps", made(some_constant)),
     "few levels": ("is_graded", "of one size", changed(lambda g: g.sum(1).sign(), "signs")),
+    "a mask of which nothing was said": ("is_graded", "on purpose", changed(lambda g: top(g), "mask")),
     "the first image's map for all": ("depends_on_image", "only the first image", made(first_image_only)),
     "undeclared noise": ("repeatable", "stochastic=True", made(shaky_beginning)),
     "rolled": ("same_alone_as_in_a_batch", "same order", changed(lambda g: g.roll(1, 0), "rolled")),
@@ -216,6 +223,11 @@ def test_one_constant_map_among_eight_breaks_no_clause(image):
         return plain_gradient(m, x, t) * ~is_blank.view(-1, 1, 1, 1)
 
     assert breaches(made(sometimes_zero), subject) == {}
+
+
+def test_a_mask_that_is_said_to_be_one_breaks_no_clause():
+    mask = ALONE["a mask of which nothing was said"][2]
+    assert breaches(replace(mask, claims=frozenset({"mask"})), net()) == {}
 
 
 def test_a_neighbours_class_is_seen_also_where_many_neighbours_share_theirs():
