@@ -85,8 +85,7 @@ class Place:
 
 
 def place_of(name: str | None) -> Place:
-    device = devices.pick(name)
-    devices.prepare(device)
+    device = devices.take(name)
     if device.type == "cuda":
         models = torchvision().models
         return Place(device, 256, 224, {"resnet50": models.resnet50, "vit_b_16": models.vit_b_16})

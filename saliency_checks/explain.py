@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks import maps
-from saliency_checks.chunking import chunked, per_pass
+from saliency_checks.chunking import chunked, is_out_of_memory, per_pass
 from saliency_checks.method import Method
 from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
@@ -163,9 +163,9 @@ def _call(
     try:
         lent = references.detach().clone() if references is not None and "references" in method.needs else None
         returned = method(model, inputs.detach().clone(), targets.clone(), baseline, lent)
-    except torch.OutOfMemoryError:
-        raise  # fewer images may fit
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # fewer images may fit
         raise ContractError(
             f"{method.name} raised {type(error).__name__}: {error}\n"
             f"  called with model {type(model).__name__}, inputs {tuple(inputs.shape)} {inputs.dtype} on"

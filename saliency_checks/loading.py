@@ -38,8 +38,7 @@ def build_subject(spec: Any, device: str | None = None) -> Subject:
             )
         if isinstance(spec, str) and ":" in spec and not isinstance(found, SubjectFactory):
             built = replace(built, name=registry.slug(spec.rpartition(":")[2]))
-        place = devices.pick(device or "auto")
-        devices.prepare(place)
+        place = devices.take(device)
         _built[key] = _with_logits(_on_device(built, place))
         _probe(_built[key])
         _built[(id(spec), "kept")] = spec  # an id stays unique only while its object lives

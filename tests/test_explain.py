@@ -501,10 +501,18 @@ def test_large_images_come_in_smaller_parts_and_never_one_by_one():
         assert [target for _, targets in seen for target in targets] == list(range(9))
 
 
-def test_out_of_memory_gets_fewer_images_and_loses_none(caplog):
+def raise_what_cuda_raises():
+    raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize(
+    "fill", [raise_what_cuda_raises, lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: np.empty(1 << 50)],
+    ids=["CUDA", "the CPU", "numpy"],
+)  # fmt: skip
+def test_out_of_memory_gets_fewer_images_and_loses_none(caplog, fill):
     def hungry(m, x, t):
         if len(x) > 4:
-            raise torch.OutOfMemoryError("out of memory")
+            fill()
         return x
 
     inputs = torch.rand(9, 3, 8, 8)

@@ -275,8 +275,9 @@ class Ray:
     def _hire(self) -> Any:
         import ray
 
-        resources: dict[str, Any] = {"num_cpus": self.threads, "num_gpus": self._gpus(), "max_restarts": 0}
-        return ray.remote(**resources)(_Worker).remote(self.threads)
+        gpus = self._gpus()
+        resources: dict[str, Any] = {"num_cpus": self.threads, "num_gpus": gpus, "max_restarts": 0}
+        return ray.remote(**resources)(_Worker).remote(self.threads, gpus)
 
     def _gpus(self) -> float:
         return self.gpus if self.gpus is not None else float(_resources().get("GPU", 0) > 0)
@@ -312,12 +313,16 @@ def _dear(job: _Job) -> str:
 
 
 class _Worker:
-    """A process on the cluster."""
+    """A process on the cluster: it sees the GPU that it shares, and no other."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, gpus: float) -> None:
         import torch
 
+        from saliency_checks import device as devices
+
         torch.set_num_threads(threads)
+        if gpus:
+            devices.limit(devices.pick(), gpus)
 
     def ready(self) -> None:
         """Answered when it runs."""
