@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(config, items):
 """
 METHODS = '''
 import os
+import signal
 import torch
 
 def good(model, inputs, targets):
@@ -63,6 +64,9 @@ def late(model, inputs, targets):
 
 def die(model, inputs, targets):
     os._exit(1)
+
+def killed(model, inputs, targets):
+    os.kill(os.getpid(), signal.SIGKILL)
 '''
 
 
