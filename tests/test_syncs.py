@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from saliency_checks import chunking, explain, maps, registry
 from saliency_checks.explain import subject_maps
 from saliency_checks.method import as_method
+from saliency_checks.methods.deep_lift import deep_lift_shap
+from saliency_checks.methods.path import guided_ig
 from saliency_checks.metric import Draw
 from saliency_checks.perturbation import Curve
 from saliency_checks.perturbation.engine import Removal, answers, raster
@@ -29,7 +31,6 @@ from toys import SIZE, gradient, made, noise
 IMAGES, FEW = 4, 16
 # What each waits for, once per chunk of passes.
 KNOWN = {
-    "deep_lift_shap": "whether the contributions add up: an error must name the image",
     "iba": "Adam counts its steps in a tensor on the host: no device is asked",
     "opti_cam": "Adam counts its steps in a tensor on the host: no device is asked",
 }
@@ -80,6 +81,27 @@ def test_no_method_waits_longer_where_its_passes_are_cut_into_more(one_call: Cal
         one_call(size)
         found.append(waits(lambda: subject_maps(as_method(name), subject(), 0, IMAGES)))
     assert found[0] == found[1]
+
+
+def test_a_guided_path_is_walked_without_looking_and_a_finer_one_hardly_looks() -> None:
+    """Of a tenth of the values at a time, up to ten turns for each of five steps: two looks each."""
+    x = noise(IMAGES, 3)
+    found = [
+        waits(lambda share=share: guided_ig(network(), x, torch.zeros(IMAGES).long(), steps=5, fraction=share))
+        for share in (0.25, 0.1)
+    ]
+    assert not found[0]
+    assert 0 < sum(found[1].values()) <= 10
+
+
+def test_deep_shap_looks_once_at_what_its_contributions_sum_to() -> None:
+    x = noise(IMAGES, 3)
+    found = [
+        waits(lambda count=count: deep_lift_shap(network(), x[:count], torch.zeros(count).long(), references=x))
+        for count in (1, IMAGES)
+    ]
+    assert found[0] == found[1]
+    assert sum(found[0].values()) == 1
 
 
 def measure(name: str, **settings: Any) -> Callable[[], Any]:
