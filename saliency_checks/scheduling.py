@@ -33,11 +33,15 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:
-        """A worker that stands in for a dead one has not collected yet: it gets its tests when it has.
+        """Give a worker work, and enough of it: it starts a test when it knows the next, or that there is none.
 
-        The scheduler above ends the run where another worker dies, or collects, in that moment.
+        A worker that stands in for a dead one has not collected yet: it gets its tests when it has. The scheduler above
+        ends the run where another worker dies in that moment, and waits for ever where a unit has a single test left.
         """
-        if node in self.registered_collections:
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)
 
     def remove_node(self, node: WorkerController) -> str | None:

@@ -412,6 +412,17 @@ def test_a_worker_that_has_not_collected_yet_gets_its_tests_when_it_has() -> Non
     assert late.got == [1, 2]
 
 
+def test_a_worker_is_not_left_with_a_single_test_of_which_it_does_not_know_that_it_is_the_last() -> None:
+    worker = Worker()
+    made = scheduler([f"test_sign.py::test_sign[{method}-x]" for method in "abc"], worker)
+    made._reschedule(worker)
+    assert (len(worker.got), worker.shutting_down) == (2, False)
+    for nodeid in ("test_sign.py::test_sign[a-x]", "test_sign.py::test_sign[b-x]"):
+        made.assigned_work[worker][made._split_scope(nodeid)][nodeid] = True
+    made._reschedule(worker)
+    assert (len(worker.got), worker.shutting_down) == (3, True)
+
+
 @pytest.mark.parametrize(("asked", "left"), [(None, 9), ("3", 3), ("0", 0)])
 def test_a_test_that_kills_its_worker_takes_no_restart_from_the_others(asked: str | None, left: int) -> None:
     """But for a user who said how many there are; nor does a worker that dies of itself, or it would never end."""
