@@ -22,7 +22,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -50,7 +49,8 @@ class Unfinished(Exception):
     def __init__(self, failed: Mapping[str, str]) -> None:
         shown = [f"  {label}: {reason}" for label, reason in list(failed.items())[:SHOWN]]
         more = [f"  and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
-        super().__init__("\n".join([f"{len(failed)} parts failed; the same command tries them again", *shown, *more]))
+        told = "the same command tries them again, with --report-only it shows what is there"
+        super().__init__("\n".join([f"{len(failed)} parts failed; {told}", *shown, *more]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,11 +365,7 @@ def _table(unit: Unit, columns: Columns) -> pa.Table:
         raise ValueError(f"{unit.file}: columns of {sizes} rows, expected as many in each, and one column at least")
     rows = next(iter(sizes.values()))
     every = {**unit.columns, **columns}
-    return pa.table({name: [v] * rows if isinstance(v, Plain) else pa.array(_array(v)) for name, v in every.items()})
-
-
-def _array(values: Any) -> Any:
-    return values if isinstance(values, np.ndarray | list) else list(values)
+    return pa.table({name: [v] * rows if isinstance(v, Plain) else pa.array(v) for name, v in every.items()})
 
 
 def _write(table: pa.Table, file: Path) -> None:
