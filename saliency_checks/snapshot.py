@@ -138,6 +138,7 @@ class Snapshot:
     """
 
     attributes: dict[nn.Module, dict[str, Any]]
+    modes: dict[nn.Module, bool]  # of what TorchScript or a compiler made they are no attributes
     contents: dict[int, Held]
     tensors: dict[str, Kept]
 
@@ -148,7 +149,8 @@ class Snapshot:
         tensors = {name: Kept.of(tensor) for name, tensor in named}
         values = [value for held in attributes.values() for value in held.values()]
         hooks = [hooks for one in _every(tensors) for hooks in one.hooks.values()]
-        return cls(attributes, _held([*values, *hooks]), tensors)
+        modes = {module: module.training for module in attributes}
+        return cls(attributes, modes, _held([*values, *hooks]), tensors)
 
     def changes(self, model: nn.Module) -> list[str]:
         """What is different now, in words; empty where nothing is."""
@@ -169,7 +171,7 @@ class Snapshot:
             or any(one.has_other_grad for one in every),
             "requires_grad changed": any(one.tensor.requires_grad != one.requires_grad for one in kept),
             "submodules added or replaced": modules != set(self.attributes),
-            "train/eval mode changed": any(before["training"] != after["training"] for before, after in pairs),
+            "train/eval mode changed": any(self.modes[m] != m.training for m in modules & set(self.modes)),
             "hooks left behind": bool(refilled & hooks)
             or any(one.has_other_hooks for one in every)
             or any(before[k] is not after.get(k) for before, after in pairs for k in before if _is_hooks(k)),
@@ -183,6 +185,8 @@ class Snapshot:
         for module, attributes in self.attributes.items():
             vars(module).clear()
             vars(module).update(attributes)
+            if module.training != self.modes[module]:
+                module.training = self.modes[module]
         for held in self.contents.values():
             held.restore()
         edited = self._edited()

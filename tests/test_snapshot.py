@@ -28,6 +28,29 @@ def model() -> nn.Module:
     return made
 
 
+MADE = {
+    "script": torch.jit.script, "trace": lambda m: torch.jit.trace(m, torch.rand(2, 3, 8, 8)),
+    "compiled": lambda m: torch.compile(m, backend="eager"), "fx": torch.fx.symbolic_trace,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", MADE)
+def test_a_model_that_was_compiled_is_seen_and_put_back_too(how: str) -> None:
+    held = MADE[how](conv_net()).train()
+    before = {name: value.clone() for name, value in held.state_dict().items()}
+    snapshot = Snapshot.of(held)
+    assert snapshot.changes(held) == []
+    held.eval()
+    assert snapshot.changes(held) == ["train/eval mode changed"]
+    with torch.no_grad():
+        next(held.parameters()).add_(1)
+    snapshot.restore()
+    assert snapshot.changes(held) == []
+    assert all(module.training for module in held.modules())
+    assert all(torch.equal(before[name], value) for name, value in held.state_dict().items())
+
+
 EDITS = {
     "appends": lambda m: m.names.append("bird"),
     "replaces one": lambda m: m.names.__setitem__(0, "dog"),
