@@ -34,7 +34,6 @@ def pytest_collection_modifyitems(config, items):
 """
 METHODS = '''
 import os
-import signal
 import torch
 
 def good(model, inputs, targets):
@@ -64,9 +63,6 @@ def late(model, inputs, targets):
 
 def die(model, inputs, targets):
     os._exit(1)
-
-def killed(model, inputs, targets):
-    os.kill(os.getpid(), signal.SIGKILL)
 '''
 
 
