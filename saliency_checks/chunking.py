@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Input elements per forward pass: enough to fill a small model's batch, little enough for memory. An accelerator
 # has more to fill; where that is too much, the chunk is halved.
 ELEMENTS_PER_PASS, ELEMENTS_PER_PASS_OF_ACCELERATOR = 1 << 20, 1 << 24
+# CUDA's allocator has an error of its own; all others say it in words: the CPU's (on Linux, on Windows), MPS's, and
+# the libraries that CUDA's kernels come from.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
 LOG = logging.getLogger(__name__)
 
 
@@ -29,7 +32,7 @@ def chunked(
     numbers before, not inside.
 
     Raises:
-        torch.OutOfMemoryError: a single row does not fit.
+        Exception: a single row does not fit, as whoever ran out of memory says it.
     """
     found: list[Tensor] = []
     done, size = 0, min(size, len(rows))
@@ -38,13 +41,19 @@ def chunked(
             found.append(function(rows[done : done + size]))
             done += size
             continue
-        except torch.OutOfMemoryError:
-            if size <= 1:
+        except Exception as error:
+            if size <= 1 or not is_out_of_memory(error):
                 raise
         # Outside the handler, where no traceback holds the tensors that did not fit.
         size //= 2
         LOG.warning("out of memory: going on with %d at once", size)
     return torch.cat(found)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether less at once may do."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def per_pass(images: Shaped[Tensor, "n c h w"]) -> int:

@@ -78,13 +78,13 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from saliency_checks.report import BadReport, files, github, merged
+    from saliency_checks.report import BadReport, complete, files, github, merged
     from saliency_checks.report import json as json_report
 
     if not options.output and not options.annotate:
         _parser().error("report has nothing to do: give -o FILE, or --annotate")
     try:
-        whole = merged(json_report.read(Path(name)) for name in options.results)
+        whole = complete(merged(json_report.read(Path(name)) for name in options.results))
         older = json_report.read(Path(options.against)) if options.against else None
         for name in options.output:
             files.write(whole, Path(name), against=older)
@@ -94,7 +94,8 @@ def _report(options: argparse.Namespace) -> int:
     if options.annotate:
         print("\n".join(github.lines(whole)))
     else:
-        print(f"{len(whole.rows)} results: {', '.join(options.output)}")
+        lacks = f", incomplete: {whole.incomplete}" if whole.incomplete else ""
+        print(f"{len(whole.rows)} results: {', '.join(options.output)}{lacks}")
     return 0
 
 

@@ -96,6 +96,8 @@ class Collector:
         from saliency_checks.report import json as json_report
 
         self.report.environment = json_report.environment(self.report, profile=wanted.profile, seed=wanted.seed)
+        if shard := self.config.getoption("saliency_shard"):
+            self.report.environment["shard"] = shard
         self.report.incomplete = _why_incomplete(session, exitstatus)
         self.standing = _standing(self.config, self.report)
         off = self.standing and (self.standing.new or self.standing.stale)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-WORKER = "PYTEST_XDIST_WORKER"
+WORKER, WORKERS = "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -43,6 +43,29 @@ def available() -> list[str]:
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]
+
+
+def take(name: str | None = "auto", *, threads: int | None = None) -> torch.device:
+    """The device called ``name``, prepared, with this process's part of its memory; as :func:`pick` otherwise."""
+    device = pick(name)
+    prepare(device, threads=threads)
+    limit(device, part(name))
+    return device
+
+
+def part(name: str | None = "auto") -> float:
+    """The fair part of its device's memory for this process: workers of pytest-xdist on one device share it evenly."""
+    mine, workers = pick(name), int(os.environ.get(WORKERS, 1)) if WORKER in os.environ else 1
+    return 1 / max(1, sum(pick(name, worker=f"gw{number}") == mine for number in range(workers)))
+
+
+def limit(device: torch.device, part: float) -> None:
+    """Have this process run out of memory at its part of a CUDA device's, before it takes that of its neighbours.
+
+    Then its chunks are halved, see :mod:`saliency_checks.chunking`.
+    """
+    if device.type == "cuda" and part < 1:
+        torch.cuda.set_per_process_memory_fraction(part, device)
 
 
 def prepare(device: torch.device, *, threads: int | None = None) -> None:

@@ -6,7 +6,6 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks import maps
-from saliency_checks.chunking import chunked, per_pass
+from saliency_checks.chunking import chunked, is_out_of_memory, per_pass
 from saliency_checks.method import Method
+from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -69,108 +69,6 @@ def seeded(seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """One parameter, buffer or gradient: its storage (``.data`` may be pointed elsewhere), values, flag, gradient."""
-
-    tensor: Tensor
-    data: Tensor
-    value: Tensor
-    requires_grad: bool
-    grad: Kept | None
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Kept:
-        grad = None if tensor.grad is None else cls.of(tensor.grad)
-        return cls(tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad, grad)
-
-    def value_changed(self) -> bool:
-        return not _same(self.tensor, self.value)
-
-    def grad_changed(self) -> bool:
-        if self.grad is None or self.tensor.grad is None:
-            return (self.grad is None) != (self.tensor.grad is None)
-        return self.tensor.grad is not self.grad.tensor or self.grad.value_changed()
-
-    def restore(self) -> None:
-        if self.value_changed() or self.tensor.data_ptr() != self.data.data_ptr():
-            self.tensor.data = self.data
-            self.data.copy_(self.value)
-        self.tensor.requires_grad_(self.requires_grad)
-        if self.grad is not None:
-            self.grad.restore()
-        self.tensor.grad = None if self.grad is None else self.grad.tensor
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a method may change on a model: attributes, tensors, gradients, flags and hooks."""
-
-    attributes: dict[nn.Module, dict[str, Any]]
-    contents: dict[nn.Module, dict[str, Any]]
-    tensors: dict[str, Kept]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Snapshot:
-        modules = list(model.modules())
-        named = [*model.named_parameters(), *model.named_buffers()]
-        return cls(
-            {module: dict(vars(module)) for module in modules},
-            {module: {k: v.copy() for k, v in vars(module).items() if isinstance(v, dict)} for module in modules},
-            {name: Kept.of(tensor) for name, tensor in named},
-        )
-
-    def changes(self, model: nn.Module) -> list[str]:
-        """What is different now, in words; empty where nothing is."""
-        now = dict([*model.named_parameters(), *model.named_buffers()])
-        kept = list(self.tensors.values())
-        modules = set(model.modules())
-        pairs = [(self.attributes[m] | self.contents[m], vars(m)) for m in modules & set(self.attributes)]
-        differences = {
-            "parameters or buffers replaced": set(now) != set(self.tensors)
-            or any(now[name] is not one.tensor for name, one in self.tensors.items()),
-            "weights or buffers changed": any(one.value_changed() for one in kept),
-            ".grad left on parameters (use torch.autograd.grad on the inputs)": any(one.grad_changed() for one in kept),
-            "requires_grad changed": any(one.tensor.requires_grad != one.requires_grad for one in kept),
-            "submodules added or replaced": modules != set(self.attributes),
-            "train/eval mode changed": any(before["training"] != after["training"] for before, after in pairs),
-            "hooks left behind": any(_hooks(before) != _hooks(after) for before, after in pairs),
-            "attributes added or replaced": any(_others_differ(before, after) for before, after in pairs),
-        }
-        return [label for label, is_different in differences.items() if is_different]
-
-    def restore(self) -> None:
-        """Put everything back; dictionaries keep their identity, because handles of the user's hooks refer to them."""
-        for module, attributes in self.attributes.items():
-            vars(module).clear()
-            vars(module).update(attributes)
-            for key, content in self.contents[module].items():
-                attributes[key].clear()
-                attributes[key].update(content)
-        with torch.no_grad():
-            for kept in self.tensors.values():
-                kept.restore()
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    alike = first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
-    return alike and bool(torch.equal(first.detach(), second))
-
-
-def _hooks(attributes: dict[str, Any]) -> dict[str, list[Any]]:
-    return {key: list(v) for key, v in attributes.items() if key.endswith("_hooks") and isinstance(v, dict)}
-
-
-def _others_differ(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    registered = {"_parameters", "_buffers", "_modules", "training"}
-    mine, theirs = (
-        {k: v for k, v in side.items() if k not in registered and "_hooks" not in k} for side in (before, after)
-    )
-    return set(mine) != set(theirs) or any(
-        mine[key] is not theirs[key] and not isinstance(mine[key], dict) for key in mine
-    )
 
 
 @contextmanager
@@ -265,9 +163,9 @@ def _call(
     try:
         lent = references.detach().clone() if references is not None and "references" in method.needs else None
         returned = method(model, inputs.detach().clone(), targets.clone(), baseline, lent)
-    except torch.OutOfMemoryError:
-        raise  # fewer images may fit
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # fewer images may fit
         raise ContractError(
             f"{method.name} raised {type(error).__name__}: {error}\n"
             f"  called with model {type(model).__name__}, inputs {tuple(inputs.shape)} {inputs.dtype} on"

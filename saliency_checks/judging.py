@@ -129,9 +129,8 @@ def _measure(item: pytest.Item, check: str, method: Method, spec: Any, subject: 
 def _prepare_device(config: pytest.Config) -> None:
     """Here and not at collection, which must not probe for GPUs."""
     if _DEVICE not in config.stash:
-        config.stash[_DEVICE] = devices.pick(plugin.settings(config).device).type
         # One thread, with or without workers: their number must not change the last digits.
-        devices.prepare(devices.pick(plugin.settings(config).device), threads=1)
+        config.stash[_DEVICE] = devices.take(plugin.settings(config).device, threads=1).type
 
 
 def _with_command(chosen: Selection, profile: str, result: Result) -> Result:

@@ -38,8 +38,7 @@ def build_subject(spec: Any, device: str | None = None) -> Subject:
             )
         if isinstance(spec, str) and ":" in spec and not isinstance(found, SubjectFactory):
             built = replace(built, name=registry.slug(spec.rpartition(":")[2]))
-        place = devices.pick(device or "auto")
-        devices.prepare(place)
+        place = devices.take(device)
         _built[key] = _with_logits(_on_device(built, place))
         _probe(_built[key])
         _built[(id(spec), "kept")] = spec  # an id stays unique only while its object lives
@@ -114,7 +113,7 @@ def _with_logits(subject: Subject) -> Subject:
 def _on_device(subject: Subject, device: torch.device) -> Subject:
     """The subject with all that it holds, now or when built later, on one device.
 
-    Whoever runs the user's model puts it into eval mode, and back: here it is only moved, where it lies elsewhere.
+    Whoever runs a model of the user's puts it into eval mode, and back: here it is only moved, where it lies elsewhere.
     """
 
     def move(value: Any) -> Any:
@@ -126,8 +125,7 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
             return Contrast(inputs=move(value.inputs), targets=move(value.targets), sites=move(value.sites))
         if isinstance(value, Twins):
             return Twins(
-                same=tuple(move(twin).eval() for twin in value.same),
-                permuted=tuple(move(twin).eval() for twin in value.permuted),
+                same=tuple(map(move, value.same)), permuted=tuple(map(move, value.permuted)),
                 inputs=move(value.inputs), targets=move(value.targets),
             )  # fmt: skip
         return value
@@ -146,6 +144,4 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
 
 
 def _later(build: Callable[[], Subject], device: torch.device) -> Subject:
-    built = _on_device(build(), device)
-    built.model.eval()
-    return built
+    return _on_device(build(), device)

@@ -33,8 +33,9 @@ CLAIMS = {
     "scale": "the map of c f is c times the map of f, for c above 0",
     "symmetry": "two pixels that hold one value and play the same part get the same",
     "backward_rule": "it replaces derivatives by a rule of its own, so it differs from the plain gradient",
+    "mask": "its map says of each pixel whether it counts, and no more, so that two values are enough",
 }
-AXIOMS = frozenset(CLAIMS) - {"backward_rule"}
+AXIOMS = frozenset(CLAIMS) - {"backward_rule", "mask"}
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -51,7 +52,7 @@ class Method:
             sensitivities, None where the method does not say: then both readings are measured.
         stochastic: two calls differ beyond rounding unless they are seeded alike.
         control: it never looks at the model, so no check may pass it.
-        claims: axioms it is said to fulfil, from ``CLAIMS``.
+        claims: axioms it is said to fulfil, and what else it says of itself, from ``CLAIMS``.
         expected_failures: check, or check/subject -> why this method is known to fail it; an unexpected pass is an
             error.
         reference: the paper.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -51,8 +52,7 @@ def measured(
     """All that :func:`measure` chooses from: every group and redraw, and which images were scored."""
     metric, explained = _metric(check), as_method(method)
     built = build_subject(subject, device)
-    with in_eval_mode(built.model):
-        judged = _applicable(metric, explained, built)
+    with _judged_on(built, metric, explained) as judged:
         return metric.measure(explained, judged, Draw(n=n or metric.n, seed=seed))
 
 
@@ -76,16 +76,19 @@ def suited(subject: Subject, method: Method) -> Subject:
     return layered
 
 
-def _applicable(metric: Metric, method: Method, subject: Subject) -> Subject:
-    """The subject as the method is judged on it.
+@contextmanager
+def _judged_on(subject: Subject, metric: Metric, method: Method) -> Iterator[Subject]:
+    """The subject as the method is judged on it, its model in eval mode inside.
 
     Raises:
         Unqualified: this measurement says nothing of the method there.
     """
-    judged = suited(subject, method)
-    if reason := metric.inapplicable(method, judged.offers, judged.name):
-        raise Unqualified(reason)
-    return judged
+    with in_eval_mode(subject.model):
+        judged = suited(subject, method)
+        if reason := metric.inapplicable(method, judged.offers, judged.name):
+            raise Unqualified(reason)
+        with in_eval_mode(judged.model):
+            yield judged
 
 
 def run(
@@ -121,10 +124,9 @@ def run(
     )  # fmt: skip
     started = time.perf_counter()
     try:
-        judged = build_subject(subject, device)
-        record = replace(record, subject=judged.name)
-        with in_eval_mode(judged.model):
-            judged = _applicable(metric, explained, judged)
+        built = build_subject(subject, device)
+        record = replace(record, subject=built.name)
+        with _judged_on(built, metric, explained) as judged:
             record = replace(record, fingerprint=fingerprint(judged))
             result = _look(metric, explained, judged, chosen, record, limit, n, images, progress or (lambda text: None))
     except Unqualified as error:

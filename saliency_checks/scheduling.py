@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
@@ -30,6 +32,18 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         self.workqueue.move_to_end(min(self.workqueue, key=distance), last=False)
         super()._assign_work_unit(node)
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a worker work, and enough of it: it starts a test when it knows the next, or that there is none.
+
+        A worker that stands in for a dead one has not collected yet: it gets its tests when it has. The scheduler above
+        ends the run where another worker dies in that moment, and waits for ever where a unit has a single test left.
+        """
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
     def remove_node(self, node: WorkerController) -> str | None:
         """Give the unfinished tests of a dead worker to others, but not the one that killed it.
 
@@ -41,10 +55,21 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
             return None
         unit, killer = pending[0]
         unit[killer] = True
+        self._allow_another()
         self.workqueue.update({scope: unit for scope, unit in workload.items() if not all(unit.values())})
         for other in self.assigned_work:
             self._reschedule(other)
         return str(killer)
+
+    def _allow_another(self) -> None:
+        """A worker that a test killed costs that test, and none of the restarts that the run has.
+
+        Otherwise a method that kills in every check would end the run for all the others.
+        """
+        session: Any = self.config.pluginmanager.getplugin("dsession")
+        allowed = getattr(session, "_max_worker_restart", None)
+        if allowed is not None and self.config.option.maxworkerrestart is None:
+            session._max_worker_restart = allowed + 1
 
 
 def _subject(scope: str) -> str:

@@ -237,6 +237,20 @@ def test_deep_shap_goes_through_its_references_in_chunks_and_takes_no_more_than_
     assert not torch.allclose(few, whole)
 
 
+def test_deep_shap_names_the_image_whose_contributions_do_not_add_up(monkeypatch):
+    class HiddenAboveFive(nn.Module):
+        def forward(self, x):
+            z = x.flatten(1)[:, :4]
+            return z * (z < 5) + z.detach() * (z >= 5)
+
+    monkeypatch.setattr(room, "per_pass", lambda _: 6)  # three references at once
+    x, references = images(), images(7, seed=1)
+    assert deep_lift_shap(HiddenAboveFive(), x, Y, references=references).any()
+    x[1] = 9
+    with pytest.raises(ValueError, match="deep_lift_shap: the contributions of image 1 sum to"):
+        deep_lift_shap(HiddenAboveFive(), x, Y, references=references)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_captum_s_deep_shap_agrees_where_it_is_right():
     model, x, references = convnet(), images(), images(4, seed=1)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from saliency_checks import device
+from saliency_checks.chunking import chunked
+from saliency_checks.studies import engines
 
 
 @pytest.fixture
@@ -29,6 +31,71 @@ def test_workers_share_the_devices_evenly(name: str | None, worker: str | None, 
 def test_the_environment_names_the_worker(three_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(device.WORKER, "gw5")
     assert device.pick("auto") == torch.device("cuda:2")
+
+
+@pytest.fixture
+def limited(three_gpus: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
+    """What is said to CUDA of the memory."""
+    found: list[tuple[float, str]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda part, place: found.append((part, str(place)))
+    )
+    monkeypatch.setattr(device, "prepare", lambda place, threads=None: None)
+    return found
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:2", "cpu", None])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 7])
+def test_the_parts_of_the_workers_on_a_device_are_equal_and_make_one(
+    limited: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch, name: str | None, workers: int
+) -> None:
+    monkeypatch.setenv(device.WORKERS, str(workers))
+    parts: dict[torch.device, list[float]] = {}
+    for number in range(workers):
+        monkeypatch.setenv(device.WORKER, f"gw{number}")
+        parts.setdefault(device.take(name), []).append(device.part(name))
+    assert all(len(set(of)) == 1 and sum(of) == pytest.approx(1) for of in parts.values())
+    assert sorted(limited) == sorted(
+        (part, str(place)) for place, of in parts.items() for part in of if part < 1 and place.type == "cuda"
+    )
+
+
+def test_a_process_without_neighbours_takes_all_the_memory(
+    limited: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(device.WORKERS, "4")  # the controller's, which is no worker
+    device.take("cuda")
+    monkeypatch.setenv(device.WORKER, "gw2")
+    device.take("cuda")  # the third GPU is its own
+    assert limited == []
+
+
+def test_a_worker_on_ray_takes_its_share_of_the_gpu_that_it_sees(limited: list[tuple[float, str]]) -> None:
+    threads = torch.get_num_threads()
+    for gpus in (0.25, 1.0, 2.0, 0.0):
+        engines._Worker(threads, gpus)
+    assert limited == [(0.25, "cuda:0")]
+
+
+@pytest.mark.gpu
+def test_a_worker_runs_out_of_memory_at_its_part_and_goes_on_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setenv(device.WORKERS, str(4 * torch.cuda.device_count()))
+    monkeypatch.setenv(device.WORKER, "gw0")
+    place, sizes = device.take("cuda"), []
+    row = torch.cuda.get_device_properties(place).total_memory // 16
+
+    def hungry(rows: torch.Tensor) -> torch.Tensor:
+        torch.empty(len(rows) * row, dtype=torch.uint8, device=place)
+        sizes.append(len(rows))
+        return rows
+
+    try:
+        assert torch.equal(chunked(hungry, torch.arange(8), 8), torch.arange(8))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, place)
+    assert max(sizes) < 8  # a quarter of the memory has room for less than half of them
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:7", "mps", "tpu"])

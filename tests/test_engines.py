@@ -254,7 +254,7 @@ def test_a_method_that_always_kills_is_reported_and_not_kept(
     also = (*on(cluster), "--retries", "0", "--images", "32")
     assert cli.main(arguments(tmp_path, "right", "always_dies", metrics=QUICK[:1], also=also)) == 1
     told = capsys.readouterr().err
-    assert "1 parts failed; the same command tries them again" in told
+    assert "1 parts failed; the same command tries them again, with --report-only it shows what is there" in told
     assert "always_dies deletion attribench 0 images 0 to 32: every worker that makes it dies" in told
     assert {part.columns["method"] for part in Store(tmp_path, "benchmark").made()} == {"random", "right"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import zlib
+from collections import deque
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from saliency_checks.explain import BLOCK, ContractError, derive, explain, model_maps, subject_maps, validated
+from saliency_checks.snapshot import HOOKS_OF_A_TENSOR
 
 from toys import constant, conv_net, detector, gradient, made, noise, plain_gradient, subject_of, white_noise
 
@@ -23,13 +26,15 @@ class Owner(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = conv_net()
-        self.note, self.options = "mine", {"temperature": 1.0}
-        self.calls = 0
+        self.note, self.options = "mine", {"temperature": 1.0, "seen": [3]}
+        self.calls, self.history, self.classes, self.last = 0, [1, 2], {"cat"}, deque([1], maxlen=1)
+        self.register_buffer("unknown", torch.tensor([1.0, float("nan")]))
         self.net[0].weight.requires_grad_(False)
         self.net[1].eval()
         for parameter in list(self.net.parameters())[2:4]:
             parameter.grad = torch.full_like(parameter, 0.25)
         self.handle = self.net[4].register_forward_hook(lambda *_: None)
+        self.handle_of_a_tensor = self.net[4].weight.register_hook(lambda g: 2 * g)
         self.net.train()
         self.net[3].eval()
 
@@ -54,7 +59,11 @@ def picture(model: nn.Module) -> dict:
         "attributes": {
             k: {a: v for a, v in vars(m).items() if isinstance(v, str | int | float)} for k, m in modules.items()
         },
-        "options": dict(getattr(model, "options", {})),
+        "contents": {k: copy.deepcopy(getattr(model, k, None)) for k in ("options", "history", "classes", "last")},
+        "identities": {k: id(getattr(model, k, None)) for k in ("options", "history", "classes", "last")},
+        "hooks of tensors": {
+            k: [_content(getattr(p, h)) for h in HOOKS_OF_A_TENSOR] for k, p in model.named_parameters()
+        },
         "keys": {k: list(vars(m)) for k, m in modules.items()},
         "modules": {k: id(m) for k, m in modules.items()},
     }
@@ -64,11 +73,15 @@ def differences(one: dict, two: dict) -> list[str]:
     return [key for key in one if not _equal(one[key], two[key])]
 
 
+def _content(hooks) -> tuple:
+    return (id(hooks), *hooks.items()) if hooks else ()
+
+
 def _equal(one, two) -> bool:
     if isinstance(one, dict):
         return one.keys() == two.keys() and all(_equal(one[k], two[k]) for k in one)
     if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        return one.dtype == two.dtype and one.equal(two)
+        return one.dtype == two.dtype and one.shape == two.shape and torch.allclose(one, two, 0, 0, equal_nan=True)
     return bool(one == two)
 
 
@@ -139,10 +152,32 @@ def patches_the_forward(model, x, t):
     model.net[2].forward = lambda x: x
 
 
+def edits_what_attributes_hold(model, x, t):
+    model.history.append(x)
+    model.classes.discard("cat")
+    model.last.append(2)
+    model.options["seen"].clear()
+
+
+def hooks_a_tensor(model, x, t):
+    model.net[7].weight.register_hook(lambda g: 0 * g)
+    model.net[4].bias.register_post_accumulate_grad_hook(lambda p: None)
+    model.net[4].weight.register_hook(lambda g: 0 * g)
+
+
+def takes_the_users_hook_off_a_tensor(model, x, t):
+    model.handle_of_a_tensor.remove()
+
+
+def fills_in_what_is_unknown(model, x, t):
+    model.unknown.nan_to_num_(0)
+
+
 DEEDS = [
     steps_weights, forgets_statistics, runs_in_train_mode, accumulates_gradients, zeroes_gradients, freezes,
     leaves_hooks, takes_the_users_hook_away, sets_attributes, replaces_modules, replaces_parameters,
-    changes_precision, points_weights_elsewhere, patches_the_forward,
+    changes_precision, points_weights_elsewhere, patches_the_forward, edits_what_attributes_hold, hooks_a_tensor,
+    takes_the_users_hook_off_a_tensor, fills_in_what_is_unknown,
 ]  # fmt: skip
 
 
@@ -177,6 +212,20 @@ def test_the_users_own_handle_still_removes_its_hook(deed):
     handle.remove()
     model(INPUTS)
     assert heard == [1]
+
+
+@pytest.mark.parametrize("deed", [hooks_a_tensor, takes_the_users_hook_off_a_tensor], ids=lambda deed: deed.__name__)
+def test_the_users_hook_on_a_tensor_acts_and_its_handle_removes_it(deed):
+    model = Owner()
+    explain(made(lambda m, x, t: deed(m, x, t) or x, "deed"), model, INPUTS, TARGETS)
+
+    def gradient_of_a_weight():
+        return torch.autograd.grad(model(INPUTS).sum(), model.net[4].weight)[0]
+
+    model.eval()
+    hooked = gradient_of_a_weight()
+    model.handle_of_a_tensor.remove()
+    torch.testing.assert_close(hooked, 2 * gradient_of_a_weight(), rtol=0, atol=0)
 
 
 def test_also_an_interrupt_leaves_the_model_and_the_generators_as_before():
@@ -452,10 +501,18 @@ def test_large_images_come_in_smaller_parts_and_never_one_by_one():
         assert [target for _, targets in seen for target in targets] == list(range(9))
 
 
-def test_out_of_memory_gets_fewer_images_and_loses_none(caplog):
+def raise_what_cuda_raises():
+    raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize(
+    "fill", [raise_what_cuda_raises, lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: np.empty(1 << 50)],
+    ids=["CUDA", "the CPU", "numpy"],
+)  # fmt: skip
+def test_out_of_memory_gets_fewer_images_and_loses_none(caplog, fill):
     def hungry(m, x, t):
         if len(x) > 4:
-            raise torch.OutOfMemoryError("out of memory")
+            fill()
         return x
 
     inputs = torch.rand(9, 3, 8, 8)

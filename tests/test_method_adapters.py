@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 import saliency_checks as sc
 from saliency_checks import registry
-from saliency_checks.explain import Snapshot, explain
+from saliency_checks.explain import explain
 from saliency_checks.layers import activation_layer, resize_like
 from saliency_checks.method import BoundInstance, Method, as_method
 from saliency_checks.methods.cam import grad_cam
 from saliency_checks.methods.gradient import input_gradient
+from saliency_checks.snapshot import Snapshot
 
 X = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 2, 1])

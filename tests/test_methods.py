@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from saliency_checks import registry
-from saliency_checks.explain import Snapshot
 from saliency_checks.methods.backprop import guided_backprop
 from saliency_checks.methods.cam import grad_cam
 from saliency_checks.methods.deep_lift import deep_lift
@@ -22,6 +21,7 @@ from saliency_checks.methods.gradient import gradient, input_gradient, input_x_g
 from saliency_checks.methods.oracle import truth_oracle
 from saliency_checks.methods.path import baseline_like, integrated_gradients
 from saliency_checks.methods.perturbation import occlusion
+from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Contrast, Subject
 
 from convnets import RELUS, Calls, change, convnet, images, linear, pair, randomised

@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,7 +125,7 @@ def test_results_are_the_same_for_any_worker_count_and_order(battery: Run, folde
 def test_a_killed_worker_is_an_error_of_its_cell_and_the_others_are_judged(folder: Path) -> None:
     run = check_in(folder, "die", "good", checks="contract", also=("-n", "2"))
     assert run.verdicts == {"contract/die/tiny": "error", "contract/good/tiny": "pass"}
-    assert "crashed" in run.results["contract/die/tiny"]["message"]
+    assert re.search(r"crashed while running .*\[die-tiny\]", run.results["contract/die/tiny"]["message"])
     assert run.code == pytest.ExitCode.TESTS_FAILED
 
 
@@ -332,6 +333,13 @@ def test_cells_are_read_from_test_ids(nodeid: str, cell: tuple[str, str, str] | 
     assert plugin.cell_of(nodeid) == cell
 
 
+def allowing(restarts: str | None) -> Any:
+    """What the scheduler asks of pytest's config, in a run with eight restarts, or with so many as the user says."""
+    session = SimpleNamespace(_max_worker_restart=8 if restarts is None else int(restarts))
+    plugins = SimpleNamespace(getplugin={"dsession": session}.get)
+    return SimpleNamespace(option=SimpleNamespace(maxworkerrestart=restarts), pluginmanager=plugins, session=session)
+
+
 class Worker:
     """What the scheduler asks of a worker."""
 
@@ -347,9 +355,9 @@ class Worker:
         self.shutting_down = True
 
 
-def scheduler(nodeids: list[str], *workers: Worker) -> CellScheduling:
+def scheduler(nodeids: list[str], *workers: Worker, config: Any = None) -> CellScheduling:
     made = CellScheduling.__new__(CellScheduling)
-    made.log = lambda *_: None
+    made.log, made.config = lambda *_: None, config or allowing(None)
     made.collection = nodeids
     made.registered_collections = OrderedDict((worker, nodeids) for worker in workers)
     made.assigned_work = OrderedDict((worker, OrderedDict()) for worker in workers)
@@ -383,6 +391,44 @@ def test_the_test_that_killed_a_worker_is_not_given_to_the_next_one() -> None:
     made.assigned_work[dead]["x-a"][ids[0]] = True
     assert made.remove_node(dead) == ids[1]
     assert alive.got == [2]
+
+
+def test_a_worker_that_has_not_collected_yet_gets_its_tests_when_it_has() -> None:
+    """Two workers die at once: one that stands in for the first is there when the second one's tests are given away."""
+    dead, late = Worker(), Worker()
+    ids = [f"test_{check}.py::test_{check}[a-x]" for check in ("complexity", "contract", "sign")]
+    made = scheduler(ids, dead, late)
+    del made.registered_collections[late]
+    made.numnodes = 1
+    made._assign_work_unit(dead)
+    assert made.remove_node(dead) == ids[0]
+    assert (late.got, late.shutting_down) == ([], False)
+    made.add_node_collection(late, ids)
+    made.schedule()
+    assert late.got == [1, 2]
+
+
+def test_a_worker_is_not_left_with_a_single_test_of_which_it_does_not_know_that_it_is_the_last() -> None:
+    worker = Worker()
+    made = scheduler([f"test_sign.py::test_sign[{method}-x]" for method in "abc"], worker)
+    made._reschedule(worker)
+    assert (len(worker.got), worker.shutting_down) == (2, False)
+    for nodeid in ("test_sign.py::test_sign[a-x]", "test_sign.py::test_sign[b-x]"):
+        made.assigned_work[worker][made._split_scope(nodeid)][nodeid] = True
+    made._reschedule(worker)
+    assert (len(worker.got), worker.shutting_down) == (3, True)
+
+
+@pytest.mark.parametrize(("asked", "left"), [(None, 9), ("3", 3), ("0", 0)])
+def test_a_test_that_kills_its_worker_takes_no_restart_from_the_others(asked: str | None, left: int) -> None:
+    """But for a user who said how many there are; nor does a worker that dies of itself, or it would never end."""
+    dead, idle, config = Worker(), Worker(), allowing(asked)
+    made = scheduler(["test_sign.py::test_sign[a-x]"], dead, idle, config=config)
+    made._assign_work_unit(dead)
+    assert made.remove_node(idle) is None
+    assert config.session._max_worker_restart == (8 if asked is None else int(asked))
+    made.remove_node(dead)
+    assert config.session._max_worker_restart == left
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from saliency_checks import maps, registry
-from saliency_checks.explain import Snapshot, explain
+from saliency_checks.explain import explain
 from saliency_checks.graft import graft
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
 from saliency_checks.metrics.acuity import NEVER
 from saliency_checks.result import FAIL, PASS
 from saliency_checks.run import run
+from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
 
 from pretrained import lite0, photos, subject

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_checks import cli
+from saliency_checks.report import Report, complete, merged
 from saliency_checks.sharding import numbers, part_of
 
 from project import check_in, pytest_in, write
@@ -51,12 +52,28 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+@pytest.mark.parametrize(
+    ("parts", "lacks"),
+    [
+        (["1/1"], ""), (["2/2", "1/2"], ""), (["1/3", "3/3"], "of 3 parts it lacks 2"), ([], ""), (["x"], ""),
+        (["1/2", "2/2", "1/3"], "it holds parts of runs in 2 and in 3 parts"),
+        (["7/999999"], "of 999999 parts it lacks 1, 2, 3, 4, 5, 6, 8, 9, 10, 11"),
+    ],
+)  # fmt: skip
+def test_a_report_of_parts_says_which_it_lacks(parts: list[str], lacks: str) -> None:
+    made = complete(merged(Report(environment={"seed": 0, "shard": part}) for part in parts))
+    assert made.incomplete == lacks
+    assert complete(merged([made])).incomplete == lacks  # also joined once more
+    interrupted = complete(merged(Report(environment={"shard": p}, incomplete="interrupted") for p in parts))
+    assert interrupted.incomplete == ("interrupted" if parts else "")
+
+
 @pytest.mark.slow
 def test_the_parts_joined_are_the_whole_also_on_several_workers(tmp_path: Path) -> None:
     methods, names = ("good", "same", "array"), []
     write(tmp_path)
     whole = check_in(tmp_path, *methods)
-    expected = whole.results
+    expected, environment = whole.results, json.loads((tmp_path / "out.json").read_text())["environment"]
     keys = expected.keys()
     assert len(keys) == 6
     seen: list[str] = []
@@ -70,7 +87,12 @@ def test_the_parts_joined_are_the_whole_also_on_several_workers(tmp_path: Path) 
         assert len({key.partition("/")[2] for key in found}) * 2 == len(found)  # both checks of a method together
         seen += found
     assert sorted(seen) == sorted(keys)
+    assert cli.main(["report", str(names[0]), "-o", str(tmp_path / "half.json")]) == 0
+    assert json.loads((tmp_path / "half.json").read_text())["incomplete"] == "of 2 parts it lacks 2"
     assert cli.main(["report", *map(str, names), "-o", str(tmp_path / "joined.json")]) == 0
+    made = json.loads((tmp_path / "joined.json").read_text())
+    assert "incomplete" not in made
+    assert made["environment"] == environment
     joined = {key: without_time(row) for key, row in rows_of(tmp_path / "joined.json").items()}
     assert joined == {key: without_time(row) for key, row in expected.items()}
 

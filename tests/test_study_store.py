@@ -79,6 +79,54 @@ def test_a_further_method_makes_only_its_own_parts(tmp_path: Path) -> None:
     assert sorted(set(Store(tmp_path, "toy").table()["method"].to_pylist())) == ["a", "b", "c"]
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read."""
+    found: list[str] = []
+
+    class Counted(parquet.ParquetFile):  # type: ignore[misc]
+        def __init__(self, source: Path, **options: Any) -> None:
+            found.append(source.name)
+            super().__init__(source, **options)
+
+    monkeypatch.setattr(parquet, "ParquetFile", Counted)
+    return found
+
+
+def test_a_part_is_read_for_its_rows_and_not_again_for_what_it_says(tmp_path: Path, reads: list[str]) -> None:
+    names = ["a", "b", "c"]
+    store = Store(tmp_path, "toy")
+    store.run([unit(name) for name in names])
+    store.table()
+    store.finish(seconds=1, seed=0)
+    assert sorted(reads) == sorted(unit(name).file for name in names)
+    reads.clear()
+    later = Store(tmp_path, "toy")
+    later.forget(lambda part: part.columns["method"] == "b")
+    later.run([unit(name) for name in names])
+    assert sorted(reads) == sorted(unit(name).file for name in names)
+    assert CALLS == ["a", "b", "c", "b"]
+    parts = list(later.made())
+    reads.clear()
+    assert later.table(parts).equals(store.table())
+    later.finish(seconds=1, seed=0)
+    assert sorted(reads) == sorted(unit(name).file for name in names)  # by the other store
+    assert len(later.manifest["parts"]) == 3
+
+
+def test_a_part_that_was_written_since_is_read_again(tmp_path: Path) -> None:
+    store, other = Store(tmp_path, "toy"), Store(tmp_path, "toy")
+    store.run([unit("a")])
+    assert store.holds(unit("a"))
+    other.part(unit("a", recipe=1))
+    assert not store.holds(unit("a"))
+    assert store.holds(unit("a", recipe=1))
+    (store.parts / unit("a").file).write_bytes(b"")
+    assert not store.holds(unit("a", recipe=1))
+    store.finish(seconds=1, seed=0)
+    assert store.manifest["parts"] == {}
+
+
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(["a", "bb", "a_b", "a-b", "ccc"]))
 def test_the_table_is_the_same_bytes_in_whatever_order_its_parts_were_made(

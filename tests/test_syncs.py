@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 
 from saliency_checks import chunking, explain, maps, registry
 from saliency_checks.explain import subject_maps
-from saliency_checks.method import as_method
+from saliency_checks.method import Method, as_method
+from saliency_checks.methods import deep_lift, full_gradient
+from saliency_checks.methods.deep_lift import deep_lift_shap
+from saliency_checks.methods.path import guided_ig
 from saliency_checks.metric import Draw
 from saliency_checks.perturbation import Curve
 from saliency_checks.perturbation.engine import Removal, answers, raster
@@ -29,7 +33,6 @@ from toys import SIZE, gradient, made, noise
 IMAGES, FEW = 4, 16
 # What each waits for, once per chunk of passes.
 KNOWN = {
-    "deep_lift_shap": "whether the contributions add up: an error must name the image",
     "iba": "Adam counts its steps in a tensor on the host: no device is asked",
     "opti_cam": "Adam counts its steps in a tensor on the host: no device is asked",
 }
@@ -80,6 +83,76 @@ def test_no_method_waits_longer_where_its_passes_are_cut_into_more(one_call: Cal
         one_call(size)
         found.append(waits(lambda: subject_maps(as_method(name), subject(), 0, IMAGES)))
     assert found[0] == found[1]
+
+
+# What these ask of the device, once for a batch of images.
+ASKS = {
+    "ablation_cam": "which channels are not all zero",
+    "feature_ablation": "how many segments there are",
+    "kernel_shap": "how many segments there are",
+    "lime": "how many segments there are",
+    "lpi": "which references are nearest, cluster by cluster",
+    "lrp": "whether the network is finite where everything is 0",
+    "recalibrated_lpi": "as lpi",
+    "shapley_sampling": "how many segments there are",
+    "xrai": "how many regions there are",
+}
+
+
+FEWER = {"guided_ig": as_method(partial(guided_ig, steps=5), needs={"gradient", "baseline"})}  # of 200 steps
+
+
+def on_meta(method: Method) -> Tensor:
+    """Explained on a device whose tensors hold nothing: to ask for a value is an error, to mix them with others too."""
+    place = torch.device("meta")
+    inputs = torch.rand(IMAGES, 3, SIZE, SIZE, device=place)
+    return method(
+        network().to(place), inputs, torch.zeros(IMAGES, dtype=torch.long, device=place),
+        baseline=torch.zeros(1, 3, 1, 1, device=place), references=torch.rand(5, 3, SIZE, SIZE, device=place),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_a_method_stays_on_its_device_and_asks_it_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (deep_lift, full_gradient):  # they ask whether the contributions add up, at the end
+        monkeypatch.setattr(module, "check_sum", lambda *_, **__: None)
+    if name in ASKS:
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)meta"):
+            on_meta(as_method(name))
+    else:
+        found = on_meta(FEWER.get(name) or as_method(name))
+        assert found.device.type == "meta"
+        assert found.shape[2:] == (SIZE, SIZE)
+
+
+LEAVES = {"mixes": lambda x: x + torch.ones(SIZE), "asks": lambda x: x * float(x.sum()), "goes": lambda x: x.cpu()}
+
+
+@pytest.mark.parametrize("kind", LEAVES)
+def test_a_method_that_leaves_its_device_is_noticed(kind: str) -> None:
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        on_meta(made(lambda m, x, t: LEAVES[kind](x), "leaves"))
+
+
+def test_a_guided_path_is_walked_without_looking_and_a_finer_one_hardly_looks() -> None:
+    """Of a tenth of the values at a time, up to ten turns for each of five steps: two looks each."""
+    x = noise(IMAGES, 3)
+    found = [
+        waits(lambda share=share: guided_ig(network(), x, torch.zeros(IMAGES).long(), steps=5, fraction=share))
+        for share in (0.25, 0.1)
+    ]
+    assert not found[0]
+    assert 0 < sum(found[1].values()) <= 10
+
+
+def test_deep_shap_looks_once_at_what_its_contributions_sum_to() -> None:
+    x = noise(IMAGES, 3)
+    found = [
+        waits(lambda count=count: deep_lift_shap(network(), x[:count], torch.zeros(count).long(), references=x))
+        for count in (1, IMAGES)
+    ]
+    assert found[0] == found[1]
+    assert sum(found[0].values()) == 1
 
 
 def measure(name: str, **settings: Any) -> Callable[[], Any]:

@@ -104,19 +104,6 @@ class Saturating(Built):
         return 1 - F.relu(kink - x[:, 0].flatten(1)[:, pixel : pixel + 1])
 
 
-class Counted(nn.Module):
-    """A network that counts how often it is called."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.calls = network, [0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls[0] += 1
-        logits: Tensor = self.network(x)
-        return logits
-
-
 def dense(
     first: Float[Tensor, "hidden features"], bias: Float[Tensor, " hidden"], last: Float[Tensor, "k hidden"],
     offset: Float[Tensor, " k"], activation: nn.Module,

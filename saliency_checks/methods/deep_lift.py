@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Images = Float[Tensor, "n c h w"]
     Classes = Int[Tensor, " n"]
+    Sums = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]
 
 # Contributions may miss the change of the logit by this share of it. In networks whose functions all have rules they
 # miss less than 1e-3 of it (float32), without a rule nearly all.
@@ -115,16 +116,21 @@ def deep_lift(model: nn.Module, inputs: Images, targets: Classes, baseline: Base
         ValueError: the contributions do not add up to f(x) - f(b): the model calls a nonlinear function that
             has no rule here, which would otherwise be taken for linear in silence.
     """
-    start, rules = baseline_like(inputs, baseline), Rescale(len(inputs))
-    leaf = inputs.detach().requires_grad_()
+    contributions, sums, rules = _rescaled(model, inputs, targets, baseline_like(inputs, baseline))
+    check_sum("deep_lift", *sums, rules, COMPLETENESS)
+    return contributions
+
+
+def _rescaled(model: nn.Module, inputs: Images, targets: Classes, start: Images) -> tuple[Images, Sums, Rescale]:
+    """Contributions that are not checked yet; their sums, what these should be, and sizes; the rules that were met."""
+    rules, leaf = Rescale(len(inputs)), inputs.detach().requires_grad_()
     with torch.enable_grad():
         image, reference = scores_under(rules, model, torch.cat([leaf, start]), targets.repeat(2)).chunk(2)
         multipliers = torch.autograd.grad(image.sum(), leaf)[0]
     contributions = (inputs - start) * multipliers
     image, reference = image.detach(), reference.detach()
     size = contributions.abs().sum((1, 2, 3)) + image.abs() + reference.abs()
-    check_sum("deep_lift", contributions.sum((1, 2, 3)), image - reference, size, rules, COMPLETENESS)
-    return contributions
+    return contributions, (contributions.sum((1, 2, 3)), image - reference, size), rules
 
 
 @method(
@@ -143,15 +149,21 @@ def deep_lift_shap(
 ) -> Images:
     """Mean of deep_lift over the first ``most`` references; sums to f(x) minus the mean of f(r).
 
-    An image is compared with many references at once. Raises as deep_lift does.
+    An image is compared with many references at once. Raises as deep_lift does, once all is done: a look at the sums
+    waits for the device.
     """
     found = reference_images(inputs, references)[:most]
+    met: list[tuple[Sums, Rescale]] = []
 
     def of_one(image: Images, target: Classes) -> Images:
         def against(starts: Images) -> Images:
-            count = len(starts)
-            return deep_lift(model, image.expand_as(starts), target.expand(count), baseline=starts)
+            contributions, sums, rules = _rescaled(model, image.expand_as(starts), target.expand(len(starts)), starts)
+            met.append((sums, rules))
+            return contributions
 
         return chunked(against, found, max(1, per_pass(found) // 2)).mean(0, keepdim=True)
 
-    return torch.cat([of_one(inputs[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))])
+    maps = torch.cat([of_one(inputs[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))])
+    summed, due, size = (torch.cat(some) for some in zip(*(sums for sums, _ in met), strict=True))
+    check_sum("deep_lift_shap", summed, due, size, met[-1][1], COMPLETENESS, each=len(found))
+    return maps

@@ -24,6 +24,9 @@ Quadrature = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
 BLURRED = 0.1
 # Guided integrated gradients: two distances are the same.
 CLOSE = 1e-9
+# Turns of one of its steps between two looks at what is left to move, which wait for the device. As it is by default,
+# a step takes no more.
+LOOK = 4
 
 
 def baseline_like(inputs: Float[Tensor, "n c h w"], baseline: Baseline) -> Float[Tensor, "n c h w"]:
@@ -245,7 +248,10 @@ def _guided_step(
     rank = int(fraction * (slope[0].numel() - 1)) + 1
     excess = _length(end - point) - target
     open_ = excess > CLOSE * _length(way)
-    while (free := open_ & (point != limit)).any():
+    for turn in range(-(-slope[0].numel() // rank)):  # each moves so many to their limit, or the rest
+        free = open_ & (point != limit)
+        if turn and turn % LOOK == 0 and not free.any():
+            break  # where none is left to move, a further turn moves none
         smallest = slope.masked_fill(~free, torch.inf).flatten(1).sort(dim=1).values[:, rank - 1]
         chosen = free & (slope <= smallest.view(-1, 1, 1, 1))
         room = _length((limit - point) * chosen)

@@ -274,6 +274,7 @@ def check_sum(
     size: Float[Tensor, " n"],
     rules: Rules,
     slack: float = 0.0,
+    each: int = 1,
 ) -> None:
     """Raise where contributions do not sum to what the method promises.
 
@@ -284,6 +285,7 @@ def check_sum(
         size: sums of the magnitudes that went into them, to which roundings are in proportion.
         rules: those that were met.
         slack: share of ``due`` that may be missed beside rounding.
+        each: sums of an image, which follow each other.
 
     Raises:
         ValueError: names the functions that have no rule.
@@ -292,7 +294,7 @@ def check_sum(
     if not bool((excess <= 0).all()):  # one look: this stands in a loop
         worst = int(excess.nan_to_num(nan=torch.inf).argmax())
         missing = ", ".join(rules.unruled) or "none by name; a value computed outside autograd, or an overflow"
-        whose = f"image {worst}" if len(due) > 1 else "the images"
+        whose = f"image {worst // each}" if len(due) > 1 else "the images"
         raise ValueError(
             f"{what}: the contributions of {whose} sum to {float(found[worst]):.4g}, but should to"
             f" {float(due[worst]):.4g}: the model calls a nonlinear function that has no rule here ({missing});"

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks import maps, randomization
-from saliency_checks.explain import Snapshot, call, derive, explain, rng_state, seeded, untouched
+from saliency_checks.explain import call, derive, explain, rng_state, seeded, untouched
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
+from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -64,12 +65,17 @@ def not_degenerate(s: Setting) -> str:
 
 
 def is_graded(s: Setting) -> str:
-    """Maps have more to say than yes and no."""
+    """Maps have more to say than yes and no, unless the method says that they are masks."""
+    if "mask" in s.method.claims:
+        return ""
     size = s.maps.flatten(1).abs()
     two_valued = ((size == 0) | (size == size.amax(1, keepdim=True))).all(1) & ((size > 0).sum(1) > 1)
     if not_degenerate(s) or float(two_valued.double().mean()) <= MOST_CONSTANT:
         return ""
-    return "all values of a map are zero or of one size: was it rounded, thresholded or cast to integers?"
+    return (
+        "all values of a map are zero or of one size: was it rounded, thresholded or cast to integers? If it is a mask"
+        ' on purpose, say so (@sc.method(claims={"mask"}))'
+    )
 
 
 def depends_on_image(s: Setting) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from saliency_checks.result import ERROR, FAIL, INCONCLUSIVE, PASS, Result
 
 XFAIL, XPASS = "xfail", "xpass"
+SHARD = "shard"  # in the environment: which part of the run it is, such as 2/4
+MOST_NAMED = 10
+_PARTS = re.compile(r"(?<!\S)(\d{1,6})/(\d{1,6})(?!\S)")
 
 
 class BadReport(ValueError):
@@ -88,6 +93,20 @@ def merged(reports: Iterable[Report]) -> Report:
             if known != value and str(value) not in str(known).split(" | "):
                 whole.environment[name] = f"{known} | {value}"
     return whole
+
+
+def complete(report: Report) -> Report:
+    """The same; where it is of a run in parts (``--saliency-shard``), and some are not in it, it says so."""
+    given = _PARTS.findall(str(report.environment.get(SHARD, "")))
+    numbers, counts = {int(number) for number, _ in given}, {int(count) for _, count in given}
+    if not counts:
+        return report
+    count = max(counts)
+    missing = [str(number) for number in islice((n for n in range(1, count + 1) if n not in numbers), MOST_NAMED)]
+    told = f"it holds parts of runs in {' and in '.join(map(str, sorted(counts)))} parts" if len(counts) > 1 else ""
+    told = told or (f"of {count} parts it lacks {', '.join(missing)}" if missing else "")
+    environment = {name: value for name, value in report.environment.items() if told or name != SHARD}
+    return replace(report, environment=environment, incomplete=report.incomplete or told)
 
 
 def _unlike(first: Result, second: Result) -> bool:

@@ -65,10 +65,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace, store: Store) -> None:
     """``scores.parquet``, a CSV per question, figures and ``summary.md``."""
-    store.save("scores.parquet", store.table())
+    parts = list(store.made())
+    store.save("scores.parquet", store.table(parts))
     page = ["# Benchmark", ""]
     tables: dict[str, Rows] = {}
-    for subject, found in _by_subject(store).items():
+    for subject, found in _by_subject(parts).items():
         answers = {
             "superiority": superiority(found, options.alpha, options.correction),
             "agreement": agreement(found),
@@ -84,7 +85,7 @@ def report(options: argparse.Namespace, store: Store) -> None:
     for name, rows in tables.items():
         if rows:
             store.save(f"{name}.csv", {column: [row[column] for row in rows] for column in rows[0]})
-    page += _missing(store)
+    page += _missing(parts)
     store.write("summary.md", "\n".join(page) + "\n")
 
 
@@ -173,10 +174,10 @@ def convergence(found: list[Scored]) -> Rows:
     return rows
 
 
-def _by_subject(store: Store) -> dict[str, list[Scored]]:
+def _by_subject(made: list[Part]) -> dict[str, list[Scored]]:
     """The scores by subject and metric, with methods and images in one order."""
     grouped: dict[tuple[str, str], list[Any]] = {}
-    for part in store.made():
+    for part in made:
         if len(part.table):
             columns = part.columns
             metric = f"{columns['metric']}@{columns['preset']}".rstrip("@")
@@ -252,11 +253,11 @@ def _count(scored: Scored) -> str:
     return str(int(np.isfinite(scored.random).sum()))
 
 
-def _missing(store: Store) -> list[str]:
+def _missing(made: list[Part]) -> list[str]:
     """What could not be measured, and why: whole parts, then single images."""
     parts: list[str] = []
     images: dict[str, list[str]] = {}
-    for part in store.made():
+    for part in made:
         name = " ".join(filter(None, map(str, part.columns.values())))
         if part.reason:
             parts.append(f"- {name}{_rows_of(part)}: {part.reason}")

@@ -24,6 +24,9 @@ MISSING = "--engine ray needs a further package: pip install 'saliency-checks[ra
 OBJECT_STORE = 128 << 20  # bytes: units and their columns are small
 ANSWER = 10.0  # seconds until a cluster must have answered
 WAIT = 10.0  # seconds until the bar says that there are no workers
+# Ray prints a page for every worker that dies, and for an image that kills there are many. The bar says it in a line.
+# Whoever wants to read them sets the variable to something else; it is read when ray is imported.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed"}
 
 Commit = Callable[[Unit, Made], None]
 Show = Callable[[str], None]
@@ -73,6 +76,7 @@ def of(options: argparse.Namespace) -> Engine:
 
             torch.set_num_threads(options.threads)
         return here
+    _quiet()
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -151,13 +155,13 @@ class Ray:
     _failed: dict[str, str] = field(default_factory=dict, init=False)
 
     def __call__(self, units: Sequence[Unit], commit: Commit, show: Show) -> Mapping[str, str]:
+        _quiet()
         import ray
 
         if not units:
             return {}
         mine = not ray.is_initialized()
         if mine:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports over the network
             own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
             own = {"log_to_driver": False, "logging_level": logging.ERROR, **({} if self.address else own)}
             _require_answer(self.address)
@@ -198,6 +202,7 @@ class Ray:
                     if stillborn > wanted + self.retries:
                         raise Mismatch("the cluster's workers die when they start: is saliency-checks installed there?")
                 else:
+                    show(f"{seat.job.units[0].label}: its worker died, and another gets it")
                     seat.job.deaths += 1
                     (suspects if seat.job.deaths > self.retries else jobs).append(seat.job)
                     wanted = max(wanted, min(len(jobs), 1))
@@ -275,8 +280,9 @@ class Ray:
     def _hire(self) -> Any:
         import ray
 
-        resources: dict[str, Any] = {"num_cpus": self.threads, "num_gpus": self._gpus(), "max_restarts": 0}
-        return ray.remote(**resources)(_Worker).remote(self.threads)
+        gpus = self._gpus()
+        resources: dict[str, Any] = {"num_cpus": self.threads, "num_gpus": gpus, "max_restarts": 0}
+        return ray.remote(**resources)(_Worker).remote(self.threads, gpus)
 
     def _gpus(self) -> float:
         return self.gpus if self.gpus is not None else float(_resources().get("GPU", 0) > 0)
@@ -287,6 +293,11 @@ class Ray:
 
     def _needs(self) -> str:
         return f"{self.threads} CPU, {self._gpus():g} GPU each"
+
+
+def _quiet() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _require_answer(address: str | None) -> None:
@@ -312,12 +323,16 @@ def _dear(job: _Job) -> str:
 
 
 class _Worker:
-    """A process on the cluster."""
+    """A process on the cluster: it sees the GPU that it shares, and no other."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, gpus: float) -> None:
         import torch
 
+        from saliency_checks import device as devices
+
         torch.set_num_threads(threads)
+        if gpus:
+            devices.limit(devices.pick(), gpus)
 
     def ready(self) -> None:
         """Answered when it runs."""

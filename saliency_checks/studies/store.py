@@ -15,14 +15,13 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -50,7 +49,8 @@ class Unfinished(Exception):
     def __init__(self, failed: Mapping[str, str]) -> None:
         shown = [f"  {label}: {reason}" for label, reason in list(failed.items())[:SHOWN]]
         more = [f"  and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
-        super().__init__("\n".join([f"{len(failed)} parts failed; the same command tries them again", *shown, *more]))
+        told = "the same command tries them again, with --report-only it shows what is there"
+        super().__init__("\n".join([f"{len(failed)} parts failed; {told}", *shown, *more]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +124,14 @@ class Part:
     """What is kept of a unit.
 
     Attributes:
-        columns, recipe, rows: as the unit's.
+        identity, columns, recipe, rows: as the unit's.
         seconds: that it took.
         reason: why it has no rows, or "".
         table: its rows.
     """
 
     file: Path
+    identity: str
     columns: Mapping[str, Plain]
     recipe: Mapping[str, Any]
     seconds: float
@@ -140,15 +141,22 @@ class Part:
 
     @classmethod
     def of(cls, file: Path) -> Part | None:
-        """None where the file is not whole."""
-        if (table := _read(file)) is None:
+        """None where the file is missing, damaged, or no part."""
+        try:
+            # Not read_table: it makes a data set of the one file first, and takes three times as long.
+            with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+                table = opened.read(use_threads=False)
+            said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            unit = json.loads(said["identity"])
+            if int(said["rows"]) != len(table):
+                return None
+            return cls(
+                file=file, identity=said["identity"], columns=unit["columns"], recipe=unit["recipe"],
+                seconds=float(said["seconds"]), reason=said["reason"], table=table,
+                rows=tuple(unit["rows"]) if "rows" in unit else None,
+            )  # fmt: skip
+        except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
-        said = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        unit = json.loads(said["identity"])
-        return cls(
-            file=file, columns=unit["columns"], recipe=unit["recipe"], seconds=float(said["seconds"]),
-            reason=said["reason"], table=table, rows=tuple(unit["rows"]) if "rows" in unit else None,
-        )  # fmt: skip
 
     @property
     def said(self) -> dict[str, Any]:
@@ -166,6 +174,8 @@ class Store:
     out: Path
     study: str
     started: float = field(default_factory=time.monotonic, compare=False)
+    # What a part was found to be, and when its file was written: it is not read again to be asked that.
+    _known: dict[Path, tuple[Any, str, dict[str, Any]]] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         self.parts.mkdir(parents=True, exist_ok=True)
@@ -223,7 +233,26 @@ class Store:
 
     def read(self, unit: Unit) -> pa.Table | None:
         """The rows of one unit, or None where it is not there, not whole, or made by another recipe."""
-        return _read(self.parts / unit.file, unit.identity)
+        part = self._look(self.parts / unit.file)
+        return part.table if part is not None and part.identity == unit.identity else None
+
+    def holds(self, unit: Unit) -> bool:
+        """Whether it is there, whole, and made by this recipe."""
+        return self._asked(self.parts / unit.file)[0] == unit.identity
+
+    def _look(self, file: Path) -> Part | None:
+        self._known.pop(file, None)
+        written = _written(file)
+        if written is None or (part := Part.of(file)) is None:
+            return None
+        self._known[file] = written, part.identity, part.said
+        return part
+
+    def _asked(self, file: Path) -> tuple[str, dict[str, Any]]:
+        """What a part says that it is, and of itself; read where it was written since, empty where it is not whole."""
+        if file not in self._known or self._known[file][0] != _written(file):
+            self._look(file)
+        return self._known.get(file, (None, "", {}))[1:]
 
     def run(self, units: Sequence[Unit], engine: Engine | None = None) -> None:
         """All units that are not there yet; a bar on stderr shows the passes done and left.
@@ -231,7 +260,7 @@ class Store:
         Raises:
             Unfinished: some failed; the others are there.
         """
-        left = [unit for unit in units if self.read(unit) is None]
+        left = [unit for unit in units if not self.holds(unit)]
         bar = Bar(self.study, len(units), len(left), sum(unit.passes for unit in left))
 
         def commit(unit: Unit, made: Made) -> None:
@@ -252,17 +281,21 @@ class Store:
                 part.file.unlink()
 
     def made(self) -> Iterator[Part]:
-        """Every whole part, in an order of its own that does not depend on when it was made."""
-        found = (part for file in self.parts.glob("*.parquet") if (part := Part.of(file)) is not None)
+        """Every whole part, read now, in an order of its own that does not depend on when it was made."""
+        found = (part for file in self.parts.glob("*.parquet") if (part := self._look(file)) is not None)
         yield from sorted(found, key=lambda part: ([str(v) for v in part.columns.values()], part.rows or (0, 0)))
 
-    def table(self) -> pa.Table:
+    def table(self, parts: Iterable[Part] | None = None) -> pa.Table:
         """All whole parts, sorted by their columns: the same bytes in whatever order they were made.
+
+        Args:
+            parts: all that were made, where they have been read already.
 
         Raises:
             Mismatch: there are none.
         """
-        tables = [part.table.replace_schema_metadata() for part in self.made() if len(part.table)]
+        made = self.made() if parts is None else parts
+        tables = [part.table.replace_schema_metadata() for part in made if len(part.table)]
         if not tables:
             raise Mismatch(f"{self.out} holds no results yet: run the study without --report-only")
         return pa.concat_tables(tables, promote_options="permissive")
@@ -283,7 +316,7 @@ class Store:
 
     def finish(self, *, seconds: float, seed: int, **facts: Any) -> None:
         """The manifest: versions, seed, what each part is made of and took, hashes of the results."""
-        parts = {part.file.name: part.said for part in self.made()}
+        parts = {file.name: said for file in self.parts.glob("*.parquet") if (said := self._asked(file)[1])}
         results = sorted(file for file in self.out.iterdir() if file.is_file() and file.name != "manifest.json")
         self.note(
             versions=versions(), seed=seed, parts=parts, seconds_of_last_run=round(seconds, 1),
@@ -332,27 +365,19 @@ def _table(unit: Unit, columns: Columns) -> pa.Table:
         raise ValueError(f"{unit.file}: columns of {sizes} rows, expected as many in each, and one column at least")
     rows = next(iter(sizes.values()))
     every = {**unit.columns, **columns}
-    return pa.table({name: [v] * rows if isinstance(v, Plain) else pa.array(_array(v)) for name, v in every.items()})
-
-
-def _array(values: Any) -> Any:
-    return values if isinstance(values, np.ndarray | list) else list(values)
+    return pa.table({name: [v] * rows if isinstance(v, Plain) else pa.array(v) for name, v in every.items()})
 
 
 def _write(table: pa.Table, file: Path) -> None:
     parquet.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def _read(file: Path, identity: str | None = None) -> pa.Table | None:
-    """None where the file is missing, damaged, or says that it is something else."""
-    try:
-        table = parquet.read_table(file, page_checksum_verification=True, partitioning=None)
-        said = table.schema.metadata or {}
-        if identity is not None and said.get(b"identity") != identity.encode():
-            return None
-        return table if int(said[b"rows"]) == len(table) else None
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
+def _written(file: Path) -> tuple[int, int, int] | None:
+    """When, and which: a file that was replaced has another number."""
+    with suppress(FileNotFoundError):
+        found = file.stat()
+        return found.st_mtime_ns, found.st_ino, found.st_size
+    return None
 
 
 def _replace(file: Path, write: Callable[[Path], Any]) -> None:

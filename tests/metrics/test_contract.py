@@ -51,7 +51,14 @@ SOUND = {
     "one logit": lambda: Subject(mlp(1, classes=1), torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.long)),
     "keeps its activations": lambda: subject_of(Remembers(), 3),
     "a single module": lambda: subject_of(Alone(), 1),
+    "a buffer that holds NaN": lambda: subject_of(with_a_buffer(float("nan")), 3),
 }
+
+
+def with_a_buffer(value):
+    model = conv_net()
+    model.register_buffer("limits", torch.tensor([0.0, value]), persistent=False)
+    return model
 
 
 class Remembers(nn.Module):
@@ -59,12 +66,13 @@ class Remembers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.calls = conv_net(), 0
+        self.net, self.calls, self.history = conv_net(), 0, []
         self.register_buffer("seen", torch.zeros(1))
 
     def forward(self, x):
         self.calls += 1
         self.seen += 1
+        self.history.append(len(x))
         self.last = self.net[0](x)
         return self.net(x)
 
@@ -162,11 +170,18 @@ def some_constant(m, x, t):
     return plain_gradient(m, x, t) * (t == 0).view(-1, 1, 1, 1)
 
 
+def top(g):
+    """The quarter of the pixels with the largest values."""
+    values = g.sum(1).flatten(1)
+    return (values >= values.quantile(0.75, dim=1, keepdim=True)).float().view(g.shape[0], *g.shape[2:])
+
+
 ALONE = {
     "zero": ("not_degenerate", "all zero", changed(torch.zeros_like, "zero")),
     "constant": ("not_degenerate", "constant", changed(torch.ones_like, "ones")),
     "six of eight constant": ("not_degenerate", "75% of the maps", made(some_constant)),
     "few levels": ("is_graded", "of one size", changed(lambda g: g.sum(1).sign(), "signs")),
+    "a mask of which nothing was said": ("is_graded", "on purpose", changed(lambda g: top(g), "mask")),
     "the first image's map for all": ("depends_on_image", "only the first image", made(first_image_only)),
     "undeclared noise": ("repeatable", "stochastic=True", made(shaky_beginning)),
     "rolled": ("same_alone_as_in_a_batch", "same order", changed(lambda g: g.roll(1, 0), "rolled")),
@@ -210,6 +225,11 @@ def test_one_constant_map_among_eight_breaks_no_clause(image):
     assert breaches(made(sometimes_zero), subject) == {}
 
 
+def test_a_mask_that_is_said_to_be_one_breaks_no_clause():
+    mask = ALONE["a mask of which nothing was said"][2]
+    assert breaches(replace(mask, claims=frozenset({"mask"})), net()) == {}
+
+
 def test_a_neighbours_class_is_seen_also_where_many_neighbours_share_theirs():
     subject = net()
     two = replace(subject, targets=torch.tensor([0, 0, 0, 0, 0, 0, 1, 0] * 2))
@@ -237,10 +257,24 @@ DEEDS = {
     "weights or buffers changed": lambda m: m[1].running_mean.add_(1),
     "train/eval mode changed": lambda m: m[3].train(),
     "hooks left behind": lambda m: m[0].register_forward_hook(lambda *_: None),
-    "attributes added or replaced": lambda m: setattr(m[0], "kept", 1),
+    "attributes added, replaced or edited": lambda m: setattr(m[0], "kept", 1),
     "submodules added or replaced": lambda m: m.add_module("more", nn.Identity()),
     "parameters or buffers replaced": lambda m: setattr(m[0], "bias", nn.Parameter(m[0].bias.detach().clone())),
 }
+
+
+def with_hooks(m, x, t):
+    """As guided backpropagation is usually written."""
+    handles = [module.register_full_backward_hook(lambda *_: None) for module in m.modules()]
+    try:
+        return plain_gradient(m, x, t)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_hooks_that_are_taken_away_leave_no_trace():
+    assert breaches(made(with_hooks), net()) == {}
 
 
 @pytest.mark.parametrize("trace", DEEDS)
@@ -253,6 +287,16 @@ def test_whatever_is_left_on_the_model_is_named(trace):
     found = breaches(made(explain), net())
     assert set(found) == {"leaves_the_model"}
     assert trace in found["leaves_the_model"]
+
+
+def test_a_buffer_that_holds_nan_does_not_hide_what_the_method_leaves():
+    def explain(m, x, t):
+        g = plain_gradient(m, x, t)
+        m[1].running_mean.add_(1)
+        return g
+
+    found = breaches(made(explain), subject_of(with_a_buffer(float("nan")), 3))
+    assert found == {"leaves_the_model": "after the call: weights or buffers changed"}
 
 
 def test_what_the_forward_keeps_does_not_hide_what_the_method_leaves():

@@ -86,6 +86,21 @@ def test_twins_are_built_once():
     assert built == [1]
 
 
+def test_twins_are_explained_in_eval_mode_and_each_keeps_its_own():
+    seen, subject = [], twins_of()
+    held = subject.twins()
+    models = [*held.same, *held.permuted]
+    for model in models:
+        model.train()
+        model[1].eval()
+    look = made(lambda m, x, t: seen.append(any(one.training for one in m.modules())) or torch.rand_like(x), "look")
+    run("label_permutation", look, subject, profile="quick")
+    assert len(seen) >= len(models)
+    assert not any(seen)
+    assert all([one.training for one in model] == [True, False] for model in models)
+    assert all(model.training for model in models)
+
+
 def broken(name: str):
     mutant = next(m for m in MUTANTS if m.name == name)
     return mutant.make(gradient, original=twins_of().model, unrelated=linear(weights("unrelated")))

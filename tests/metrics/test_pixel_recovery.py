@@ -137,6 +137,20 @@ def test_the_worst_replica_is_judged_and_named():
     assert "replica 1" in result.message
 
 
+def test_a_replica_is_explained_in_eval_mode_and_keeps_its_own():
+    other, seen = detector(192, seed=5), []
+    other.model.train()
+
+    def look(m, x, t):
+        seen.append((m is other.model, m.training))
+        return gradient.explain(m, x, t)
+
+    run("pixel_recovery", made(look), detector(192, replicas=(lambda: other,)))
+    assert (True, False) in seen
+    assert not any(training for _, training in seen)
+    assert other.model.training
+
+
 def test_degenerate_maps_fail_whatever_their_luck():
     result = run("pixel_recovery", constant, detector(192), bound=">= 0.0")
     assert result.verdict == "fail"
