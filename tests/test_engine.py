@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import saliency_checks as sc
-from saliency_checks import chunking
 from saliency_checks.metric import Draw, Metric
 from saliency_checks.perturbation import (
     IMPUTERS,
@@ -25,7 +24,7 @@ from saliency_checks.perturbation.imputers import Scene, filled
 from saliency_checks.perturbation.units import Units, random_turns, turns_of, units_of
 from saliency_checks.subject import Subject
 
-from toys import against, constant, conv_net, effect, made, subject_of, weighted, white_noise, zero
+from toys import against, constant, effect, made, weighted, white_noise, zero
 
 BLOCK = slice(0, 12)
 FAITHFULNESS = (
@@ -105,27 +104,6 @@ def test_the_control_curves_are_shared_between_metrics():
     sc.run("srg", first, subject, n=32)
     sc.run("diffid", first, subject, n=32)
     assert model.images == before
-
-
-@pytest.mark.parametrize("name", FAITHFULNESS)
-def test_no_score_depends_on_the_batch_or_on_how_many_images_there_are(name, monkeypatch):
-    def scores(n: int) -> np.ndarray:
-        subject = subject_of(conv_net(seed=1).double(), 3, n=36)
-        subject = replace(subject, inputs=subject.inputs.double(), absent=0.4)
-        with torch.no_grad():
-            subject = replace(subject, targets=subject.model(subject.inputs).argmax(1))
-        given = metric(name)
-        if hasattr(given.settings, "draws"):
-            given = given.with_settings(draws=4)
-        if getattr(given.settings, "scale", "") == "guarded":  # its guard is a share of the mean over the images
-            given = given.with_settings(scale="own")
-        return given.measure(effect_like, subject, Draw(n=n)).values[0, 0]
-
-    effect_like = made(lambda m, x, t: x - x.mean((2, 3), keepdim=True), "effect_like", signed=True)
-    whole = scores(36)
-    monkeypatch.setattr(chunking, "ELEMENTS_PER_PASS", 192 * 70)
-    np.testing.assert_allclose(scores(36), whole, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(scores(5), whole[:5], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [n for n in FAITHFULNESS if n not in ("deletion_black", "insertion_black")])
