@@ -144,6 +144,7 @@ def _convergence(file: Path, subject: str, found: list[Scored], answers: dict[st
         return
     across = min(4, len(by_metric))
     down = -(-len(by_metric) // across)
+    lowest = min(-0.23, *(row["low"] for row in answers["convergence"]))
     options: Any = {"sharex": True, "sharey": True}
     with figure(file, rows=down, columns=across, size=(0.6 + 2.1 * across, 0.8 + 1.5 * down), **options) as (
         made,
@@ -154,7 +155,7 @@ def _convergence(file: Path, subject: str, found: list[Scored], answers: dict[st
             axis.fill_between(sizes, [r["low"] for r in rows], [r["high"] for r in rows], color=COLOURS[0], alpha=0.2)
             axis.plot(sizes, [r["spearman"] for r in rows], color=COLOURS[0], marker=MARKERS[0], markersize=2.5)
             axis.set_title(metric, fontsize=7)
-            axis.set_ylim(-0.25, 1.02)
+            axis.set_ylim(lowest - 0.02, 1.02)
         for axis in axes.flat[len(by_metric) :]:
             axis.set_visible(False)
         for axis in axes.flat[len(by_metric) - across : len(by_metric)]:  # the last one of each column
