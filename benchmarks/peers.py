@@ -1,21 +1,23 @@
-"""The same scores through Quantus and captum, on the same model, images and maps, in one run: differences and cost.
+"""The same scores through Quantus, captum and attribench, on the same model, images and maps, in one run.
 
-pip install quantus && python benchmarks/peers.py [--images N]
+pip install quantus && pip install --no-deps attribench h5py seaborn tqdm && python benchmarks/peers.py [--images N]
 
-Quantus is no dependency of the tests: it wants an OpenCV with a screen. Every score is taken with the peer's own
-settings; a ratio above 1 says how much longer the peer takes. Ours explains the images too, Quantus is given the maps.
+Neither is a dependency of the tests: Quantus wants an OpenCV with a screen, attribench a torch before 2. Who is not
+there is left out. Every score is taken with the peer's own settings; a ratio above 1 says how much longer the
+peer computes. Ours explains the images too, the peers are given the maps.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import torch
+from pairs import Pair, show
 from torch import Tensor
 
 from saliency_checks import registry
@@ -30,16 +32,6 @@ torchvision()  # before a peer imports it
 warnings.simplefilter("ignore")
 FAMILY = ("deletion", "insertion", "srg", "aopc", "diffid")
 STEPS = 14  # of a curve; Quantus wants a divisor of the number of pixels
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One score of both, or of the peer many times over."""
-
-    name: str
-    ours: Callable[[], np.ndarray]
-    theirs: Callable[[], np.ndarray]
-    note: str = ""
 
 
 def explain(model, inputs, targets, **_: object) -> np.ndarray:
@@ -101,14 +93,17 @@ def pairs(subject: Subject) -> list[Pair]:
         ),
         Pair(
             "max_sensitivity (Quantus)", ours("max_sensitivity", gradient, draws=10),
-            theirs("MaxSensitivity", nr_samples=10, abs=False), "cost only: radii and norms differ",
+            theirs("MaxSensitivity", nr_samples=10, abs=False), "radii and norms differ", compared=False,
         ),
-        Pair("deletion", ours("deletion", gradient), flipping, "cost only: Quantus returns the curve of probabilities"),
+        Pair(
+            "deletion", ours("deletion", gradient), flipping, "Quantus returns the curve of probabilities",
+            compared=False,
+        ),
         Pair(
             "five scores of the family", shared, lambda: np.stack([flipping() for _ in FAMILY]),
-            "cost only: here from one pair of curves, there one run for each",
+            "here from one pair of curves, there one run for each", compared=False,
         ),
-        Pair("the same, one by one", family, lambda: np.stack([flipping() for _ in FAMILY]), "cost only"),
+        Pair("the same, one by one", family, lambda: np.stack([flipping() for _ in FAMILY]), compared=False),
     ]  # fmt: skip
 
 
@@ -122,17 +117,12 @@ def main() -> None:
         whole, inputs=whole.inputs[:images], targets=whole.targets[:images], truth=whole.truth[:images],
         decoys=whole.decoys[:images],
     )  # fmt: skip
-    print(f"{'score':28}{'ours':>9}{'theirs':>9}{'greatest difference':>21}{'ours s':>9}{'theirs / ours':>15}")
-    for pair in pairs(subject):
-        found, seconds = [], []
-        for side in (pair.ours, pair.theirs):
-            started = time.perf_counter()
-            found.append(side())
-            seconds.append(time.perf_counter() - started)
-        one, two = found
-        is_cost = "cost only" in pair.note
-        means = "" if is_cost else f"{one.mean():9.4f}{two.mean():9.4f}{np.abs(one - two).max():21.2g}"
-        print(f"{pair.name:28}{means:39}{seconds[0]:9.2f}{seconds[1] / seconds[0]:15.1f}  {pair.note}", flush=True)
+    if find_spec("quantus"):
+        show("Quantus, captum", pairs(subject))
+    if find_spec("attribench"):
+        import peers_attribench
+
+        show("attribench", peers_attribench.pairs(subject))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from saliency_checks.snapshot import Snapshot
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 # Images that are explained and kept together. A fixed number, because a stochastic method's draws depend on its batch:
 # with it no result depends on how many images a check asks for.
@@ -233,10 +233,21 @@ def subject_maps(
 def subject_channel_maps(
     method: Method, subject: Subject, start: int, stop: int, *, seed: int = 0
 ) -> Float[Tensor, " n #c h w"]:
-    """The same with the channels that the method gives, (N, C, H, W) or (N, 1, H, W)."""
-    return _model_maps(
-        method, subject, subject.model, subject.inputs, subject.targets, start, stop, seed, "maps", keep=True
-    )
+    """The same with the channels that the method gives, (N, C, H, W) or (N, 1, H, W); not to be written into."""
+    own = (subject.model, subject.inputs, subject.targets)
+    blocks = list(_blocks(method, subject, *own, start, stop, seed, "maps", keep=True))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def constant_maps(method: Method, subject: Subject, n: int, *, seed: int = 0) -> Bool[Tensor, " n"]:
+    """Which of the maps of the first n images say nothing: remembered where the map itself is not."""
+    found = []
+    for first in range(0, n, BLOCK):
+        key = ("constant", *_key(method, seed, "maps", first))
+        if key not in subject.cache:
+            subject_channel_maps(method, subject, first, min(first + BLOCK, len(subject)), seed=seed)
+        found.append(subject.cache[key])
+    return torch.cat(found)[:n]
 
 
 def model_maps(
@@ -252,36 +263,29 @@ def model_maps(
     stream: str,
     keep: bool = True,
 ) -> Float[Tensor, "n h w"]:
-    """Maps of any model on any images that belong to ``subject``, in whole blocks, cached under ``stream``."""
-    return maps.reduce_channels(
-        _model_maps(method, subject, model, inputs, targets, start, stop, seed, stream, keep=keep)
-    )
+    """Maps of any model on any images that belong to ``subject``, in whole blocks, kept a while as ``stream``."""
+    found = _blocks(method, subject, model, inputs, targets, start, stop, seed, stream, keep=keep)
+    return torch.cat([maps.reduce_channels(block) for block in found])
 
 
-def _model_maps(
-    method: Method,
-    subject: Subject,
-    model: nn.Module,
-    inputs: Float[Tensor, "n c h w"],
-    targets: Int[Tensor, " n"],
-    start: int,
-    stop: int,
-    seed: int,
-    stream: str,
-    *,
-    keep: bool,
-) -> Float[Tensor, " n #c h w"]:
-    blocks = []
+def _blocks(
+    method: Method, subject: Subject, model: nn.Module, inputs: Float[Tensor, "n c h w"], targets: Int[Tensor, " n"],
+    start: int, stop: int, seed: int, stream: str, *, keep: bool,
+) -> Iterator[Float[Tensor, " b #c h w"]]:  # fmt: skip
     for first in range(start - start % BLOCK, stop, BLOCK):
-        key = ("map", method.name, method.explain, seed, stream, first)
-        block = subject.cache.get(key)
-        if block is None:
+        key = _key(method, seed, stream, first)
+
+        def made(first: int = first, key: tuple[Any, ...] = key) -> Float[Tensor, " b #c h w"]:
             rows = slice(first, first + BLOCK)
-            key_seed = derive(method.name, subject.name, seed, stream, subject.first + first)
-            block = explain_channels(method, model, inputs[rows], targets[rows], key_seed, **subject.supplies)
+            own = derive(method.name, subject.name, seed, stream, subject.first + first)
+            block = explain_channels(method, model, inputs[rows], targets[rows], own, **subject.supplies)
             if keep:
-                subject.cache[key] = block
-        blocks.append(block)
-    joined = torch.cat(blocks)
-    offset = start % BLOCK
-    return joined[offset : offset + stop - start]
+                subject.cache["constant", *key] = maps.degenerate(maps.reduce_channels(block))
+            return block
+
+        block = subject.recent.get(key, made) if keep else made()
+        yield block[max(start - first, 0) : stop - first]
+
+
+def _key(method: Method, seed: int, stream: str, first: int) -> tuple[Any, ...]:
+    return "map", method.name, method.explain, seed, stream, first

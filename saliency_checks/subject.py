@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_checks import registry
+from saliency_checks.recent import Recent
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -122,6 +123,8 @@ class Subject:
         skipped: images (by their place here) that could not be read or explained, and why; others stand in for them,
             and what is scored there does not count.
         facts: numbers that were measured when the subject was built, such as its accuracy; for reports.
+        cache: what was measured on it: little for each image.
+        recent: its maps and segments, each as large as an image: a bounded number of bytes.
     """
 
     model: nn.Module
@@ -149,6 +152,7 @@ class Subject:
     skipped: Mapping[int, str] = field(default_factory=dict, repr=False, kw_only=True)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    recent: Recent = field(default_factory=Recent, init=False, repr=False)
 
     def __post_init__(self) -> None:
         registry.check_name(self.name)

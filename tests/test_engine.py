@@ -7,13 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.sparse import lil_matrix
-from scipy.sparse.linalg import spsolve
 
 import saliency_checks as sc
-from saliency_checks import chunking
 from saliency_checks.metric import Draw, Metric
 from saliency_checks.perturbation import (
     IMPUTERS,
@@ -26,11 +21,10 @@ from saliency_checks.perturbation import (
     imputer,
 )
 from saliency_checks.perturbation.imputers import Scene, filled
-from saliency_checks.perturbation.linear import HARMONIC, NOISY_LINEAR, solved
 from saliency_checks.perturbation.units import Units, random_turns, turns_of, units_of
 from saliency_checks.subject import Subject
 
-from toys import against, constant, conv_net, effect, made, subject_of, weighted, white_noise, zero
+from toys import against, constant, effect, made, weighted, white_noise, zero
 
 BLOCK = slice(0, 12)
 FAITHFULNESS = (
@@ -110,27 +104,6 @@ def test_the_control_curves_are_shared_between_metrics():
     sc.run("srg", first, subject, n=32)
     sc.run("diffid", first, subject, n=32)
     assert model.images == before
-
-
-@pytest.mark.parametrize("name", FAITHFULNESS)
-def test_no_score_depends_on_the_batch_or_on_how_many_images_there_are(name, monkeypatch):
-    def scores(n: int) -> np.ndarray:
-        subject = subject_of(conv_net(seed=1).double(), 3, n=36)
-        subject = replace(subject, inputs=subject.inputs.double(), absent=0.4)
-        with torch.no_grad():
-            subject = replace(subject, targets=subject.model(subject.inputs).argmax(1))
-        given = metric(name)
-        if hasattr(given.settings, "draws"):
-            given = given.with_settings(draws=4)
-        if getattr(given.settings, "scale", "") == "guarded":  # its guard is a share of the mean over the images
-            given = given.with_settings(scale="own")
-        return given.measure(effect_like, subject, Draw(n=n)).values[0, 0]
-
-    effect_like = made(lambda m, x, t: x - x.mean((2, 3), keepdim=True), "effect_like", signed=True)
-    whole = scores(36)
-    monkeypatch.setattr(chunking, "ELEMENTS_PER_PASS", 192 * 70)
-    np.testing.assert_allclose(scores(36), whole, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(scores(5), whole[:5], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [n for n in FAITHFULNESS if n not in ("deletion_black", "insertion_black")])
@@ -269,49 +242,6 @@ def test_the_blur_of_rise_is_what_its_own_lines_compute():
     flat = filled("blur_saliencysense", scene(torch.ones(1, 1, 9, 9, dtype=torch.float64)))
     assert abs(float(flat[0, 0, 4, 4]) - 1) < 1e-9
     assert abs(float(flat[0, 0, 0, 0]) - 9 / 25) < 2e-3  # a 5 x 5 box, to the printed digit of the specification
-
-
-def by_scipy(image: np.ndarray, gone: np.ndarray, weights) -> np.ndarray:
-    """One equation per removed pixel: the weights of its neighbours in the image, times itself, are the weighted
-    neighbours (the formula of ROAD and of pytorch-grad-cam), solved directly."""
-    height, width = gone.shape
-    index = {place: i for i, place in enumerate(zip(*np.nonzero(gone), strict=True))}
-    matrix, right = lil_matrix((len(index), len(index))), np.zeros(len(index))
-    for (y, x), i in index.items():
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                weight, place = weights[dy + 1][dx + 1], (y + dy, x + dx)
-                if not (0 <= place[0] < height and 0 <= place[1] < width):
-                    continue
-                matrix[i, i] += weight
-                if place in index:
-                    matrix[i, index[place]] -= weight
-                else:
-                    right[i] += weight * image[place]
-    found = image.copy()
-    found[gone] = spsolve(matrix.tocsc(), right)
-    return found
-
-
-@settings(max_examples=25)
-@given(st.integers(1, 9), st.integers(2, 9), st.floats(0.05, 0.95), st.integers(0, 99), st.booleans())
-def test_the_linear_systems_are_solved_as_scipy_solves_them(height, width, share, seed, is_harmonic):
-    rng = np.random.default_rng(seed)
-    images, gone = rng.random((2, 2, height, width)), rng.random((2, 1, height, width)) < share
-    gone[:, :, 0, 0] = False
-    weights = HARMONIC if is_harmonic else NOISY_LINEAR
-    found = solved(torch.from_numpy(images), torch.from_numpy(gone), weights, torch.zeros(1, 2, 1, 1))
-    for i, channel in np.ndindex(2, 2):
-        expected = by_scipy(images[i, channel], gone[i, 0], weights)
-        np.testing.assert_allclose(found[i, channel].numpy(), expected, atol=1e-8)
-
-
-def test_a_plane_is_its_own_harmonic_inpainting():
-    """Linear functions solve the Laplace equation, so a hole in a ramp is filled by the ramp."""
-    ramp = (2 * torch.arange(12.0)[:, None] - 3 * torch.arange(12.0)).double().view(1, 1, 12, 12)
-    gone = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
-    gone[..., 3:9, 2:8] = True
-    torch.testing.assert_close(solved(ramp, gone, HARMONIC, torch.zeros(1, 1, 1, 1)), ramp, atol=1e-8, rtol=0)
 
 
 def test_where_nothing_stays_noisy_linear_imputation_leaves_the_absent_value_and_noise():

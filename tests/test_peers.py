@@ -10,11 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saliency_checks import registry
+from saliency_checks.method import Method
 from saliency_checks.methods import cam, path, perturbation
 from saliency_checks.methods.gradient import input_gradient
+from saliency_checks.metric import Draw
+from saliency_checks.perturbation import imputers
+from saliency_checks.subject import Subject
 from saliency_checks.vision import torchvision
 
 from convnets import convnet, images
+from toys import conv_net
 
 Y = torch.tensor([0, 1, 2])
 GRID = torch.arange(64).view(8, 8) // 24 * 3 + torch.arange(8) // 3  # nine segments of an 8 x 8 image
@@ -156,3 +162,20 @@ def test_lime_is_that_of_the_lime_package():
     torch.manual_seed(0)
     found = perturbation.lime(model, x, Y[:1], samples=4000, ridge=1.0, count=9)[0, 0] * GRID.flatten().bincount()[GRID]
     assert error(found, expected[GRID]) < 0.05  # both draw
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, in its code
+def test_road_is_that_of_pytorch_grad_cam_but_for_the_noise(monkeypatch):
+    """Its sparse systems go to scipy one by one; removed are the shares .2 to .8 of both ends, as its percentiles."""
+    torchvision()
+    road = pytest.importorskip("pytorch_grad_cam.metrics.road")
+    softmax = pytest.importorskip("pytorch_grad_cam.utils.model_targets").ClassifierOutputSoftmaxTarget
+    monkeypatch.setattr(road.NoisyLinearImputer.__init__, "__defaults__", (0.0, road.neighbors_weights))
+    monkeypatch.setattr(imputers, "NOISE", 0.0)
+    model, x, rng = conv_net(3), images().float(), torch.Generator().manual_seed(0)
+    drawn = torch.rand(len(x), *x.shape[-2:], generator=rng)
+    subject = Subject(model, x, Y)
+    expected = road.ROADCombined(percentiles=[20, 40, 60, 80])(x, drawn.numpy(), [softmax(int(y)) for y in Y], model)
+    found = registry.get("metrics", "road").measure(Method(name="drawn", explain=lambda *_: drawn), subject, Draw(n=3))
+    assert np.abs(expected).max() > 0.02
+    np.testing.assert_allclose(found.values[0, 0], expected, atol=imputers.EXACT)

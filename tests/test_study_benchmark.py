@@ -19,7 +19,9 @@ from scipy import stats
 import saliency_checks as sc
 from saliency_checks import cli
 from saliency_checks.metric import Draw
+from saliency_checks.studies import benchmark_figures
 from saliency_checks.studies.benchmark import METHODS, METRICS, coarser
+from saliency_checks.studies.benchmark_report import Scored
 
 from toys import detector, gradient, of_weights, weighted
 
@@ -255,3 +257,20 @@ def test_fewer_steps_keep_the_ends_and_the_name() -> None:
     few = coarser(sc.get("metrics", "sensitivity_n@attribench"), None, 9)
     assert few.settings.draws == 9
     assert few.measure(gradient, detector(8), Draw(n=8)).values.shape == (1, 1, 8)
+
+
+def test_a_metric_that_says_the_same_of_all_methods_takes_no_figure_away(tmp_path: Path) -> None:
+    rng, methods = np.random.default_rng(0), ["a", "b", "c", "d"]
+
+    def scored(metric: str, values: Any) -> Scored:
+        return Scored(
+            subject="s", metric=metric, sign=1, methods=methods, images=np.arange(6), random=np.zeros(6), repeats={},
+            values=np.asarray(values) + np.zeros((4, 6)),
+        )  # fmt: skip
+
+    told = [scored(name, rng.normal(size=(4, 6))) for name in ("one", "two")]
+    for name, found in (("both", told), ("three", [*told, scored("flat", 0.5)])):
+        file = tmp_path / f"{name}.png"
+        benchmark_figures._clusters(file, "s", found, {})
+        assert file.exists()
+    assert (tmp_path / "both.png").read_bytes() == (tmp_path / "three.png").read_bytes()

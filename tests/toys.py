@@ -173,3 +173,40 @@ def of_weights(change: Callable[[Tensor, Tensor], Tensor], name: str, **fields: 
 effect = of_weights(lambda w, x: w * (x - 0.3), "effect")  # what each entry adds to the logit beyond an absent one
 against = of_weights(lambda w, x: -w * (x - 0.3), "against")
 weight = of_weights(lambda w, x: w, "weight")
+
+
+class Pixelwise(nn.Module):
+    """The logit of class k is (k + 1) times the sum of x^2: a pixel acts alone, wherever it is."""
+
+    def forward(self, x):
+        return x.square().flatten(1).sum(1, keepdim=True) * torch.arange(1, 5).to(x)
+
+
+def smooth(model, n=12):
+    """Images of a few large cells, so that resampling hardly changes them."""
+    coarse = noise(n, 1, size=4)
+    inputs = nn.functional.interpolate(coarse, size=12, mode="bilinear")
+    return Subject(model, inputs, torch.arange(n) % 4, absent=0.0)
+
+
+class MeanColour(nn.Module):
+    """The logit of class k is the mean of channel k, times a hundred."""
+
+    def __init__(self, scale: float = 100.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x):
+        return self.scale * x.mean((2, 3))
+
+
+def colours(n=40, *, targets=0):
+    """Each image's class, as the model sees it, or so many further."""
+    inputs = noise(n, 3, size=20)
+    return Subject(MeanColour(), inputs, (inputs.mean((2, 3)).argmax(1) + targets) % 3, name="colours")
+
+
+def contribution(m, x, t):
+    """Of each pixel, beyond what it has in every image."""
+    x = x.detach()
+    return x.gather(1, t.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])) - x.mean(1, keepdim=True)

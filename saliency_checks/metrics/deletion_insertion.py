@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saliency_checks import maps, registry
-from saliency_checks.explain import subject_maps
+from saliency_checks import registry
+from saliency_checks.explain import constant_maps
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric, same_images
 from saliency_checks.perturbation import Curve, area, curve, random_curves, scaled, whole
-from saliency_checks.perturbation.units import blocks
 from saliency_checks.subject import Subject
 
 if TYPE_CHECKING:
@@ -87,11 +86,10 @@ def deletion_insertion(method: Method, subject: Subject, draw: Draw, settings: C
     gains, pair = advantages(method, subject, n, draw.seed, settings)
     name, control = best_control(subject, n, draw.seed, settings)
     values = torch.stack([*gains, MARGIN + worst_side(gains) - control]).double().cpu().numpy()
-    attributions = subject_maps(method, subject, 0, n, seed=draw.seed)
     return Scores(
         values=values[:, None, :],
         groups=(*SIDES, f"against the best control, {name} (+{MARGIN})"),
-        degenerate=float(maps.degenerate(attributions).double().mean()),
+        degenerate=float(constant_maps(method, subject, n, seed=draw.seed).double().mean()),
         details={"fractions": settings.fractions, "curves": dict(zip(SIDES, pair.mean(1).tolist(), strict=True))},
     )
 
@@ -105,9 +103,7 @@ def one_side(method: Method, subject: Subject, draw: Draw, settings: Curve) -> S
 
 def scored(values: Float[Tensor, " n"], method: Method, subject: Subject, draw: Draw, **details: Any) -> Scores:
     """Scores of the first images, and how many of their maps are constant: under a bound these are a failure."""
-    every = blocks(subject, len(values))
-    found = (subject_maps(method, subject, rows.start, rows.stop, seed=draw.seed) for rows in every)
-    constant = torch.cat([maps.degenerate(some) for some in found])[: len(values)]
+    constant = constant_maps(method, subject, len(values), seed=draw.seed)
     return Scores(
         values=values.double().cpu().numpy()[None, None], degenerate=float(constant.double().mean()), details=details
     )

@@ -47,36 +47,51 @@ class Attacked:
     turned: Bool[Tensor, " n"]
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Which patch lies where on which images (``turned``): all that is kept of an attack."""
+
+    which: Int[Tensor, " n"]
+    corners: Int[Tensor, "n 2"]
+    turned: Bool[Tensor, " n"]
+
+
 def attacked(subject: Subject, n: int, seed: int, settings: Coverage) -> Attacked:
-    """The first n images, and what follows them in their block, each with a patch; pasted once per subject."""
+    """The first n images, and what follows them in their block, each with a patch whose place is found once."""
     found = []
     for first in range(0, n, BLOCK):
-        key = ("attacked", first, seed, settings)
+        key, rows = ("attacked", first, seed, settings), slice(first, first + BLOCK)
         if key not in subject.cache:
-            subject.cache[key] = _attack(subject, slice(first, first + BLOCK), seed, settings)
-        found.append(subject.cache[key])
+            subject.cache[key] = _attack(subject, rows, seed, settings)
+        found.append(_patched(subject, rows, subject.cache[key], settings))
     return Attacked(*(torch.cat([getattr(one, name) for one in found]) for name in Attacked.__dataclass_fields__))
 
 
-def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Attacked:
+def _patched(subject: Subject, rows: slice, placed: Placed, settings: Coverage) -> Attacked:
+    known, images, turned = patches(subject.population, settings.patch), subject.inputs[rows], placed.turned
+    inputs, masks = images.clone(), torch.zeros_like(images[:, 0], dtype=torch.bool)
+    inputs[turned], masks[turned] = paste(images[turned], known.squares[placed.which[turned]], placed.corners[turned])
+    return Attacked(inputs, masks, torch.where(turned, known.targets[placed.which], subject.targets[rows]), turned)
+
+
+def _attack(subject: Subject, rows: slice, seed: int, settings: Coverage) -> Placed:
     """Another class and place for each image in every try, until the model sees the patch's class."""
     known, images, given = patches(subject.population, settings.patch), subject.inputs[rows], subject.targets[rows]
     n, device, side = len(images), images.device, known.squares.shape[-1]
     rng = generator("attack", subject.name, seed, subject.first + rows.start)
-    inputs, masks = images.clone(), torch.zeros(n, *images.shape[2:], dtype=torch.bool, device=device)
-    targets, turned = given.clone(), torch.zeros(n, dtype=torch.bool, device=device)
+    which, places = torch.zeros_like(given), torch.zeros(n, 2, dtype=torch.long, device=device)
+    turned = torch.zeros(n, dtype=torch.bool, device=device)
     with evaluating(subject.model):
         before = subject.model(images).argmax(1)
         for _ in range(settings.tries):
-            which = torch.randint(len(known.targets), (n,), generator=rng).to(device)
-            places = corners(n, (images.shape[2], images.shape[3]), side, rng).to(device)
-            wanted = known.targets[which]
+            tried = torch.randint(len(known.targets), (n,), generator=rng).to(device)
+            at = corners(n, (images.shape[2], images.shape[3]), side, rng).to(device)
+            wanted = known.targets[tried]
             left = (~turned & (wanted != before) & (wanted != given)).nonzero()[:, 0]
-            pasted, where = paste(images[left], known.squares[which[left]], places[left])
-            turns = subject.model(pasted).argmax(1) == wanted[left] if len(left) else left > 0
-            hit = left[turns]
-            inputs[hit], masks[hit], targets[hit], turned[hit] = pasted[turns], where[turns], wanted[hit], True
-    return Attacked(inputs, masks, targets, turned)
+            pasted, _ = paste(images[left], known.squares[tried[left]], at[left])
+            hit = left[subject.model(pasted).argmax(1) == wanted[left] if len(left) else left > 0]
+            which[hit], places[hit], turned[hit] = tried[hit], at[hit], True
+    return Placed(which, places, turned)
 
 
 def _share(subject: Subject, n: int, seed: int, settings: Coverage) -> float:

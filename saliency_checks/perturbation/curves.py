@@ -7,7 +7,7 @@ prediction. A step that one score has measured is not measured again for another
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,28 +22,42 @@ from saliency_checks.subject import Subject, Unqualified
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
 
+    Store = dict[float, Float[Tensor, "o b 5"]]  # what the model says, by removed share
+
 # The least original output to divide by, as a share of the images' mean.
 LEAST_OUTPUT = 0.25
 
 
 def curve(method: Method, subject: Subject, n: int, seed: int, settings: Curve, order: str) -> Answers:
     """What the model says while units go, ``most`` or ``least`` relevant first (n, fractions)."""
-
-    def turn(rows: slice, units: Units) -> Int[Tensor, "1 b u"]:
-        return turns_of(method, subject, rows, seed, settings, units, order).unsqueeze(0)
-
     read_as = method.signed if settings.reading == "method" else None
-    key = (method.name, method.explain, read_as, settings.reading, settings.pooled, order)
-    return Answers(_measured(subject, n, seed, settings, key, turn).values[0])
+
+    def measured(rows: slice, order: str) -> Store:
+        def turn(units: Units) -> Int[Tensor, "1 b u"]:
+            return turns_of(method, subject, rows, seed, settings, units, order).unsqueeze(0)
+
+        key = (method.name, method.explain, read_as, settings.reading, settings.pooled, order)
+        return _measured(subject, rows, seed, settings, key, turn)
+
+    found = []
+    for rows in blocks(subject, n):
+        # The other order with it, while the block's maps are at hand.
+        stores = {each: measured(rows, each) for each in (order, *settings.orders)}
+        found.append(_steps(subject, rows, seed, settings, stores[order])[0])
+    return Answers(torch.cat(found)[:n])
 
 
 def random_curves(subject: Subject, n: int, seed: int, settings: Curve) -> Answers:
     """The same for ``settings.random_orders`` random orders (orders, n, fractions), once for all methods."""
 
-    def turn(rows: slice, units: Units) -> Int[Tensor, "o b u"]:
-        return random_turns(subject, rows, seed, settings.random_orders, units)
+    def measured(rows: slice) -> Store:
+        def turn(units: Units) -> Int[Tensor, "o b u"]:
+            return random_turns(subject, rows, seed, settings.random_orders, units)
 
-    return _measured(subject, n, seed, settings, ("random", settings.random_orders), turn)
+        return _measured(subject, rows, seed, settings, ("random", settings.random_orders), turn)
+
+    found = [_steps(subject, rows, seed, settings, measured(rows)) for rows in blocks(subject, n)]
+    return Answers(torch.cat(found, 1)[:, :n])
 
 
 def whole(subject: Subject, n: int) -> Answers:
@@ -94,28 +108,30 @@ def removed(units: Units, shares: Sequence[float], rounding: str) -> Shaped[Tens
 
 
 def _measured(
-    subject: Subject, n: int, seed: int, settings: Curve, key: Hashable, turn: Callable[[slice, Units], Tensor]
-) -> Answers:
-    """Every step from the subject's store; those that are missing are measured together, block by block."""
-    found = []
-    for rows in blocks(subject, n):
-        store = subject.cache.setdefault(("curve", settings.world, seed, key, rows.start), {})
-        missing = [share for share in settings.fractions if share not in store and 0 < share < 1]
-        if missing:
-            units = units_of(subject, rows, settings)
-            removal = units.removal(turn(rows, units), removed(units, missing, settings.rounding))
-            values = _answers(subject, rows, seed, settings, removal).values
-            store.update(zip(missing, values.unbind(2), strict=True))
-        orders = len(next(iter(store.values()))) if store else 1
+    subject: Subject, rows: slice, seed: int, settings: Curve, key: Hashable, turn: Callable[[Units], Tensor]
+) -> Store:
+    """A block's steps by removed share; those that are missing are measured together."""
+    store: Store = subject.cache.setdefault(("curve", settings.world, seed, key, rows.start), {})
+    missing = [share for share in settings.fractions if share not in store and 0 < share < 1]
+    if missing:
+        units = units_of(subject, rows, settings)
+        removal = units.removal(turn(units), removed(units, missing, settings.rounding))
+        values = _answers(subject, rows, seed, settings, removal).values
+        store.update(zip(missing, values.unbind(2), strict=True))
+    return store
 
-        def step(share: float, rows: slice = rows, store: Any = store, orders: int = orders) -> Float[Tensor, "o b 5"]:
-            if share in store:
-                return store[share]  # type: ignore[no-any-return]
-            end = _whole(subject, rows) if share == 0 else _empty(subject, rows, seed, settings)
-            return end.expand(orders, -1, -1)
 
-        found.append(torch.stack([step(share) for share in settings.fractions], 2))
-    return Answers(torch.cat(found, 1)[:, :n])
+def _steps(subject: Subject, rows: slice, seed: int, settings: Curve, store: Store) -> Float[Tensor, "o b k 5"]:
+    """All of ``settings.fractions``; nothing and everything removed are the same in every order."""
+    orders = len(next(iter(store.values()))) if store else 1
+
+    def step(share: float) -> Float[Tensor, "o b 5"]:
+        if share in store:
+            return store[share]
+        end = _whole(subject, rows) if share == 0 else _empty(subject, rows, seed, settings)
+        return end.expand(orders, -1, -1)
+
+    return torch.stack([step(share) for share in settings.fractions], 2)
 
 
 def _answers(subject: Subject, rows: slice, seed: int, settings: Curve, removal: Removal) -> Answers:

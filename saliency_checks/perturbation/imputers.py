@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Images = Float[Tensor, "n c h w"]
 
 NOISE = 0.01  # standard deviation of what noisy linear imputation adds (Rong et al. 2022, appendix)
+EXACT = NOISE / 100  # nobody sees an error of that size below the noise
 BLUR = 16  # the standard deviation of the blur is the shorter side over this
 
 
@@ -152,7 +153,7 @@ def noisy_linear(scene: Scene) -> Impute:
         gone: Bool[Tensor, " b #c h w"],
     ) -> Images:
         x = scene.inputs[image]
-        return torch.where(gone, solved(x, gone, NOISY_LINEAR, scene.absent.to(x)) + added[image], x)
+        return torch.where(gone, solved(x, gone, NOISY_LINEAR, scene.absent.to(x), EXACT) + added[image], x)
 
     return impute
 

@@ -76,13 +76,13 @@ def units_of(subject: Subject, rows: slice, settings: Perturbation) -> Units:
     if settings.unit != "segment":
         cells = raster(channels if settings.unit == "channel" else 1, height, width, device)
         return Units(cells, torch.tensor([cells.numel()], device=device), cells.numel(), is_raster=True)
-    key = ("segments", settings.segments, settings.count, rows.start)
-    if key not in subject.cache:
-        cells = segmented(subject.inputs[rows], settings.segments, settings.count).unsqueeze(1)  # type: ignore[arg-type]
-        number = cells.flatten(1).amax(1) + 1
-        subject.cache[key] = Units(cells, number, int(number.max()))
-    found: Units = subject.cache[key]
-    return found
+
+    def cut() -> Int[Tensor, "n h w"]:  # half as large as the numbers that index
+        return segmented(subject.inputs[rows], settings.segments, settings.count).int()  # type: ignore[arg-type]
+
+    cells = subject.recent.get(("segments", settings.segments, settings.count, rows.start), cut).long().unsqueeze(1)
+    number = cells.flatten(1).amax(1) + 1
+    return Units(cells, number, int(number.max()))
 
 
 def scene_of(subject: Subject, rows: slice, seed: int, draw: int = 0) -> Scene:

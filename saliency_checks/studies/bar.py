@@ -8,6 +8,7 @@ import time
 from saliency_checks.fixtures.progress import Live
 
 WIDE = 20  # characters
+LEAST = 0.02  # share that must be done before the rest can be foretold: the first part may train something
 
 
 class Bar:
@@ -24,7 +25,7 @@ class Bar:
         share = self.done / self.passes
         bar = "#" * int(WIDE * share) + "." * (WIDE - int(WIDE * share))
         spent = time.monotonic() - self.started
-        left = f", {_clock(spent / share - spent)} left" if share > 0 else ""
+        left = f", {_clock(spent / share - spent)} left" if share >= LEAST else ""
         self.line(
             f"{self.study} [{bar}] passes: {self.done:,} done, {self.passes - self.done:,} left;"
             f" part {self.parts + 1} of {self.total}{left}: {what}"

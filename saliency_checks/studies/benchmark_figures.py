@@ -67,13 +67,15 @@ def _clusters(file: Path, subject: str, found: list[Scored], answers: dict[str, 
     from scipy.cluster import hierarchy
 
     shared = sorted(set.intersection(*(set(scored.methods) for scored in found)))
-    medians = [np.nanmedian(scored.signed[[scored.methods.index(m) for m in shared]], axis=1) for scored in found]
-    joined = statistics.linkage(np.array(medians)) if len(shared) > 2 else None
+    medians = {s.metric: np.nanmedian(s.signed[[s.methods.index(m) for m in shared]], axis=1) for s in found}
+    # One that says the same of all methods is like none.
+    told = {metric: values for metric, values in medians.items() if np.ptp(values) > 0}
+    joined = statistics.linkage(np.array(list(told.values()))) if len(shared) > 2 else None
     if joined is None or joined[-1, 2] <= SAME:
         return
-    with figure(file, size=(5.0, 0.9 + 0.3 * len(found))) as (_, axes):
+    with figure(file, size=(5.0, 0.9 + 0.3 * len(told))) as (_, axes):
         hierarchy.dendrogram(
-            joined, labels=[scored.metric for scored in found], orientation="left", ax=axes[0, 0], color_threshold=0,
+            joined, labels=list(told), orientation="left", ax=axes[0, 0], color_threshold=0,
             above_threshold_color=COLOURS[0],
         )  # fmt: skip
         axes[0, 0].tick_params(labelsize=8)
@@ -142,6 +144,7 @@ def _convergence(file: Path, subject: str, found: list[Scored], answers: dict[st
         return
     across = min(4, len(by_metric))
     down = -(-len(by_metric) // across)
+    lowest = min(-0.23, *(row["low"] for row in answers["convergence"]))
     options: Any = {"sharex": True, "sharey": True}
     with figure(file, rows=down, columns=across, size=(0.6 + 2.1 * across, 0.8 + 1.5 * down), **options) as (
         made,
@@ -152,9 +155,11 @@ def _convergence(file: Path, subject: str, found: list[Scored], answers: dict[st
             axis.fill_between(sizes, [r["low"] for r in rows], [r["high"] for r in rows], color=COLOURS[0], alpha=0.2)
             axis.plot(sizes, [r["spearman"] for r in rows], color=COLOURS[0], marker=MARKERS[0], markersize=2.5)
             axis.set_title(metric, fontsize=7)
-            axis.set_ylim(-0.25, 1.02)
+            axis.set_ylim(lowest - 0.02, 1.02)
         for axis in axes.flat[len(by_metric) :]:
             axis.set_visible(False)
+        for axis in axes.flat[len(by_metric) - across : len(by_metric)]:  # the last one of each column
+            axis.tick_params(labelbottom=True)
         made.supxlabel("images", fontsize=9)
         made.supylabel("Spearman with the ranking by all", fontsize=9)
         made.suptitle(

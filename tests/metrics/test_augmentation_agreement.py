@@ -12,16 +12,8 @@ from saliency_checks.augment import AUGMENTATIONS, Resize, Rotation
 from saliency_checks.metric import Draw
 from saliency_checks.metrics.augmentation_agreement import METRICS, agreement, linear
 from saliency_checks.run import run
-from saliency_checks.subject import Subject
 
-from toys import changed, constant, gradient, made, magnitude, noise, plain_gradient, white_noise, zero
-
-
-class Pixelwise(nn.Module):
-    """The logit of class k is (k + 1) times the sum of x^2: a pixel acts alone, wherever it is."""
-
-    def forward(self, x):
-        return x.square().flatten(1).sum(1, keepdim=True) * torch.arange(1, 5).to(x)
+from toys import Pixelwise, changed, constant, gradient, made, magnitude, plain_gradient, smooth, white_noise, zero
 
 
 class Positional(nn.Module):
@@ -33,13 +25,6 @@ class Positional(nn.Module):
 
     def forward(self, x):
         return x.flatten(1) @ self.weight.T
-
-
-def smooth(model, n=12):
-    """Images of a few large cells, so that resampling hardly changes them."""
-    coarse = noise(n, 1, size=4)
-    inputs = nn.functional.interpolate(coarse, size=12, mode="bilinear")
-    return Subject(model, inputs, torch.arange(n) % 4, absent=0.0)
 
 
 def mean(method, subject, augmentation):

@@ -17,24 +17,12 @@ from saliency_checks.metric import Draw
 from saliency_checks.metrics.impact_coverage import DEFAULT, Coverage, attacked, impact_coverage
 from saliency_checks.patch import PatchRecipe, corners, paste, patches
 from saliency_checks.run import run
-from saliency_checks.subject import Subject
 
-from toys import constant, made, noise, plain_gradient, white_noise, zero
+from toys import MeanColour, colours, constant, contribution, made, plain_gradient, white_noise, zero
 
-SIDE, SIZE = 6, 20  # a patch of 36 among 400 pixels: int(sqrt(.1 * 400)) = 6
+SIDE = 6  # a patch of 36 among 400 pixels: int(sqrt(.1 * 400)) = 6
 FAST = Coverage(patch=PatchRecipe(steps=40, images=4))
 CHANCE = 0.09 / (2 - 0.09)
-
-
-class MeanColour(nn.Module):
-    """The logit of class k is the mean of channel k, times a hundred."""
-
-    def __init__(self, scale: float = 100.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def forward(self, x):
-        return self.scale * x.mean((2, 3))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,20 +33,8 @@ def own_cache(tmp_path_factory):
         yield
 
 
-def colours(n=40, *, targets=0):
-    """Each image's class, as the model sees it, or so many further."""
-    inputs = noise(n, 3, size=SIZE)
-    return Subject(MeanColour(), inputs, (inputs.mean((2, 3)).argmax(1) + targets) % 3, name="colours")
-
-
 def values(method, subject, n=40, given=FAST):
     return impact_coverage.measure(method, subject, Draw(n=n), settings=given).values.squeeze((0, 1))
-
-
-def contribution(m, x, t):
-    """Of each pixel, beyond what it has in every image."""
-    x = x.detach()
-    return x.gather(1, t.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])) - x.mean(1, keepdim=True)
 
 
 truth = made(contribution, "truth", signed=True)

@@ -66,9 +66,7 @@ def test_by_segments_the_units_are_segments():
     """Six rows of pixels as segments; the first two decide."""
     judged = subject(12)
     rows = torch.arange(6).view(6, 1).expand(6, 6)
-    from saliency_checks.perturbation.units import Units
-
-    judged.cache["segments", "slic", 100, 0] = Units(rows.expand(3, 1, 6, 6), torch.full((3,), 6), 6)
+    judged.recent.get(("segments", "slic", 100, 0), lambda: rows.expand(3, 6, 6))
     sixths = tuple(i / 6 for i in range(7))
     for method, deleted, inserted in ((oracle, 1, 2), (worst, 5, 6)):
         found = measured("segment_minimal_subset_deletion", method, judged, fractions=sixths)

@@ -12,7 +12,7 @@ import saliency_checks as sc
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw
 from saliency_checks.perturbation.subsets import drawn
-from saliency_checks.perturbation.units import Units, units_of
+from saliency_checks.perturbation.units import units_of
 from saliency_checks.subject import Unqualified
 
 from toys import against, constant, effect, of_weights, weighted, white_noise, zero
@@ -87,7 +87,7 @@ def test_images_of_different_numbers_of_segments_each_have_subsets_of_their_own(
     cells = torch.stack([labels // (1 + i) for i in range(6)]).unsqueeze(1)
     number = cells.flatten(1).amax(1) + 1
     assert number.tolist() == [36, 18, 12, 9, 8, 6]
-    subject.cache["segments", "slic", 100, 0] = Units(cells, number, 36)
+    subject.recent.get(("segments", "slic", 100, 0), lambda: cells.squeeze(1))
     found = measured("segment_sensitivity_n", effect, subject, 6, segments="slic", count=100)
     np.testing.assert_allclose(found, 1, atol=1e-6)
     given = sc.get("metrics", "segment_sensitivity_n").settings

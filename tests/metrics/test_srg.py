@@ -68,7 +68,8 @@ def test_an_increasing_transform_changes_no_score_by_pixels(seed, increasing):
     attributions = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     one = made(lambda m, x, t: attributions, "one", signed=True)
     other = made(lambda m, x, t: increasing(attributions), "other", signed=True)
-    for metric in ("deletion", "insertion", "srg", "diffid", "aopc", "minimal_subset_deletion"):
+    subsets = ("minimal_subset_deletion", "minimal_subset_insertion")
+    for metric in ("deletion", "insertion", "srg", "diffid", "aopc", *subsets):
         np.testing.assert_array_equal(values(metric, one, subject), values(metric, other, subject))
 
 
