@@ -13,7 +13,7 @@ import saliency_checks as sc
 from saliency_checks.cli import main
 from saliency_checks.method import as_method
 from saliency_checks.studies.recalibration import PATHS, PRESETS, curves, per_image
-from saliency_checks.studies.sanity_report import Table
+from saliency_checks.studies.table import Table
 
 from toys import effect, subject_of, weighted, white_noise
 

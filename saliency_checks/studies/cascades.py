@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Channels = Float[Tensor, "n #c h w"]
     States = Callable[[nn.Module, Float[Tensor, "n c h w"], int, Redraw], Iterator[tuple[str, nn.Module]]]
 
+MOST_COUNTED = 256  # images, for the accuracy of a network
 STATES: dict[str, States] = {
     "top_down": randomization.cascading,
     "bottom_up": randomization.bottom_up,
@@ -113,6 +114,23 @@ def randomised(asked: Asked, order: str, protocol: Protocol) -> dict[str, list[A
     return rows.columns
 
 
+def accuracies(asked: Asked, protocol: Protocol) -> dict[str, list[Any]]:
+    """Whether each state's network still sees the class of each image, from the output down.
+
+    It must fall to chance: the map of a network that knows no class any more has no class to explain.
+    """
+    rows: dict[str, list[Any]] = {name: [] for name in ("redraw", "step", "state", "image", "score")}
+    inputs, targets = asked.subject.inputs[:MOST_COUNTED], asked.subject.targets[:MOST_COUNTED]
+    for redraw in range(protocol.redraws):
+        for step, (layer, model) in enumerate(asked.states("top_down", redraw, protocol.how), start=1):
+            with torch.no_grad():
+                predicted = torch.cat([model(part) for part in inputs.split(32)]).argmax(1)
+            for image, right in enumerate((predicted == targets).double().tolist()):
+                for name, value in zip(rows, (redraw, step, layer, image, right), strict=True):
+                    rows[name].append(value)
+    return rows
+
+
 def references(asked: Asked, protocol: Protocol, retrained: nn.Module | None) -> dict[str, list[Any]]:
     """What similarity would be at least and at most: shuffled pixels, a second call, the same task learned again."""
     rows = _Rows()
@@ -148,7 +166,7 @@ def pictured(asked: Asked, image: int, how: Redraw) -> dict[str, list[Any]]:
     return {
         "redraw": [0] * len(found), "step": list(range(len(found))), "state": [layer for layer, _ in found],
         "image": [image] * len(found), "constant": [False] * len(found),
-        "picture": [maps[image].sum(0).flatten().tolist() for _, maps in found],
+        "picture": [maps[image].sum(0).tolist() for _, maps in found],
     }  # fmt: skip
 
 

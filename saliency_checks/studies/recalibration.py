@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from saliency_checks.explain import subject_maps
+from saliency_checks.explain import ContractError, subject_maps
 from saliency_checks.loading import build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metrics.deletion_insertion import side
 from saliency_checks.registry import get
 from saliency_checks.studies.figures import COLOURS, DIVERGING, SEQUENTIAL, figure
-from saliency_checks.studies.sanity_report import Table, resampled
-from saliency_checks.studies.store import Columns, Store, Unit, code
-from saliency_checks.subject import Subject
+from saliency_checks.studies.provenance import code, digest_of
+from saliency_checks.studies.store import Columns, Nothing, Store, Unit
+from saliency_checks.studies.table import Table, head, mean_with_limits, row, with_limits
+from saliency_checks.subject import Subject, Unqualified
 
 PATHS = ("ig_uniform", "ig_smoothgrad", "ig_squared", "expected_gradients", "agi", "lpi")
 OTHERS = (
@@ -44,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, store: Store) -> None:
     """All parts that are missing."""
     store.setup(images=options.images, picture=options.picture)
-    store.run(list(_units(options)))
+    store.run(list(_units(options, store)))
 
 
 def report(options: argparse.Namespace, store: Store) -> None:
@@ -60,25 +61,36 @@ def report(options: argparse.Namespace, store: Store) -> None:
     store.write("summary.md", "\n".join(_summary(table, subjects)) + "\n")
 
 
-def _units(options: argparse.Namespace) -> Iterator[Unit]:
+def _units(options: argparse.Namespace, store: Store) -> Iterator[Unit]:
     names = [*OTHERS, *(options.method or ()), *CONTROLS]
     names += [name for base in PATHS for name in (base, f"recalibrated_{base}")]
     for spec in options.subject or SUBJECTS:
-        for name in names:
-            method = as_method(name)
-            for preset in PRESETS:
-                yield _unit(spec, method, preset, options)
-            yield _unit(spec, method, "picture", options)
-
-
-def _unit(spec: str, method: Method, what: str, options: argparse.Namespace) -> Unit:
-    def make() -> Columns:
         subject = build_subject(spec, options.device)
-        if what == "picture":
-            return _picture(method, subject, options.picture, options.seed)
-        return curves(method, subject, what, min(options.images, len(subject)), options.seed)
+        store.note(device=str(subject.inputs.device))
+        for method in map(as_method, names):
+            for what in (*PRESETS, "picture"):
+                yield _unit(spec, subject, method, what, options)
 
-    recipe = {"images": options.images, "seed": options.seed, "code": code(method.source or method.explain)}
+
+def _unit(spec: str, subject: Subject, method: Method, what: str, options: argparse.Namespace) -> Unit:
+    def make() -> Columns:
+        """
+        Raises:
+            Nothing: the method says nothing of this subject; the text says why.
+        """
+        if missing := sorted(method.needs - subject.offers):
+            raise Nothing(f"{method.name} needs {', '.join(missing)}; {subject.name} offers none")
+        try:
+            if what == "picture":
+                return _picture(method, subject, min(options.picture, len(subject) - 1), options.seed)
+            return curves(method, subject, what, min(options.images, len(subject)), options.seed)
+        except (Unqualified, ContractError) as error:
+            raise Nothing(str(error)) from error
+
+    recipe = {
+        "subject": digest_of(subject), "images": options.images, "seed": options.seed,
+        "code": code(method.source or method.explain),
+    }  # fmt: skip
     return Unit(columns={"subject": name_of(spec), "metric": what, "method": method.name}, recipe=recipe, make=make)
 
 
@@ -101,7 +113,7 @@ def curves(method: Method, subject: Subject, preset: str, n: int, seed: int) -> 
 def _picture(method: Method, subject: Subject, image: int, seed: int) -> dict[str, list[Any]]:
     found = subject_maps(method, subject, image, image + 1, seed=seed)[0]
     shown = subject.inputs[image].mean(0)
-    return {"kind": ["image", "map"], "picture": [part.flatten().tolist() for part in (shown, found)]}
+    return {"kind": ["image", "map"], "picture": [part.tolist() for part in (shown, found)]}
 
 
 def per_image(rows: Table) -> Any:
@@ -114,41 +126,27 @@ def _summary(table: Table, subjects: Sequence[str]) -> list[str]:
     lines = [
         "# Re-calibration under DiffID",
         "",
-        "Mean over nine shares (95 % interval over images); no published values.",
+        "Mean over nine shares (95 % interval over images).",
     ]
     for subject in subjects:
         own = table.where(subject=subject)
-        lines += [
-            "",
-            f"## {subject}",
-            "",
-            f"![curves](diffid_{subject}.png)",
-            "",
-            f"![panels](panels_{subject}.png)",
-            "",
-        ]
-        lines += ["| method | logit | accuracy |", "| --- | --- | --- |"]
+        lines += ["", f"## {subject}", "", *(f"![{kind}]({kind}_{subject}.png)" for kind in ("diffid", "panels")), ""]
+        lines += head(["method", "logit", "accuracy"])
         for method in own.distinct("method"):
-            cells = [_limits(per_image(own.where(metric=p, method=method))) for p in PRESETS]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-        lines += [
-            "",
-            "What re-calibration changes (paired):",
-            "",
-            "| method | logit | accuracy |",
-            "| --- | --- | --- |",
-        ]
+            lines.append(row([method, *(_limits(own.where(metric=p, method=method)) for p in PRESETS)]))
+        lines += ["", "What re-calibration changes (paired):", "", *head(["method", "logit", "accuracy"])]
         for base in PATHS:
-            pairs = [
-                [per_image(own.where(metric=p, method=m)) for m in (f"recalibrated_{base}", base)] for p in PRESETS
-            ]
-            lines.append(f"| {base} | {' | '.join(_limits(one - other) for one, other in pairs)} |")
+            pairs = [[own.where(metric=p, method=m) for m in (f"recalibrated_{base}", base)] for p in PRESETS]
+            lines.append(row([base, *(_limits(*pair) for pair in pairs)]))
     return lines
 
 
-def _limits(values: Any) -> str:
-    mean, low, high = resampled(values[None])
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+def _limits(rows: Table, less: Table | None = None) -> str:
+    """Mean and interval over images of DiffID, or of how much it is more; nothing where there are no rows."""
+    if not len(rows.rows) or (less is not None and not len(less.rows)):
+        return ""
+    values = per_image(rows) - (per_image(less) if less is not None else 0.0)
+    return with_limits(mean_with_limits(values[None]), "+.3f")
 
 
 def _curves(store: Store, own: Table, subject: str) -> None:
@@ -170,7 +168,8 @@ def _curves(store: Store, own: Table, subject: str) -> None:
                     (f"recalibrated_{base}", COLOURS[1], "-"),
                 )
                 for i, (method, colour, dashes) in enumerate(shown):
-                    one = rows.where(method=method)
+                    if not len((one := rows.where(method=method)).rows):
+                        continue  # not measured
                     shares = one.distinct("share")
                     mean, low, high = np.array([one.where(share=s).mean("diffid") for s in shares]).T
                     name = ("random order", "as it is", "re-calibrated")[i]
@@ -198,17 +197,18 @@ def _panels(store: Store, rows: Table, subject: str) -> None:
         for top, below, name in zip(*axes, columns, strict=True):
             top.set_title(name.replace("integrated", "int.").replace("_", "\n"), fontsize=6.5, loc="center")
             if name == "image":
-                top.imshow(_square(rows.where(method="gradient", kind="image")), cmap="gray")
+                top.imshow(_shown(rows.where(method="gradient", kind="image")), cmap="gray")
                 continue
-            picture = _square(rows.where(method=name, kind="map"))
+            if not len(rows.where(method=name).rows):
+                continue
+            picture = _shown(rows.where(method=name, kind="map"))
             reach = np.quantile(np.abs(picture), 0.99) or 1.0
             top.imshow(picture / reach, cmap=DIVERGING, vmin=-1, vmax=1)
             if name in PATHS:
-                picture = _square(rows.where(method=f"recalibrated_{name}", kind="map"))
+                picture = _shown(rows.where(method=f"recalibrated_{name}", kind="map"))
                 below.imshow(picture / (np.quantile(picture, 0.99) or 1.0), cmap=SEQUENTIAL, vmin=0, vmax=1)
                 below.set_title("re-calibrated", fontsize=6, loc="center")
 
 
-def _square(rows: Table) -> Any:
-    flat = np.array(rows.rows["picture"].to_pylist()[0])
-    return flat.reshape(int(len(flat) ** 0.5), -1)
+def _shown(rows: Table) -> Any:
+    return np.array(rows.rows["picture"].to_pylist()[0])
