@@ -171,6 +171,12 @@ def test_another_setup_is_refused_and_says_which(folder, capsys):
     assert "was made with images 6, and this run asks for 5" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["--network", "--method"])
+def test_an_unknown_name_is_said_in_one_line(tmp_path, capsys, wrong):
+    assert main(["study", "sanity-checks", "--out", str(tmp_path), "--device", "cpu", wrong, "gradiant"]) == 1
+    assert "saliency-checks: unknown" in capsys.readouterr().err
+
+
 def test_published_curves_have_four_layers_and_belong_to_known_networks():
     for table in (published.CASCADE_ABS, published.CASCADE_SIGNED):
         assert set(table) == {"adebayo_cnn", "adebayo_mlp"}

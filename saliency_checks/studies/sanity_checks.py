@@ -39,7 +39,6 @@ METHODS = (
     "gradient", "smoothgrad", "guided_backprop", "grad_cam", "guided_grad_cam", "integrated_gradients",
     "input_x_gradient", "smoothgrad_ig",
 )  # fmt: skip
-NETWORKS = ("adebayo_cnn", "adebayo_mlp", "adebayo_cnn_digits", "adebayo_mlp_digits")
 TWINS = ("fashion_cnn", "fashion_mlp", sanity_networks.RESNET)
 # sMPRT explains so many noisy copies of each image instead of fifty, of fewer images and by few passes a map: every
 # step of the cascade costs them all.
@@ -54,7 +53,9 @@ DEAR = DEAREST | {"smoothgrad", "integrated_gradients"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``saliency-checks study sanity-checks``."""
     add = parser.add_argument
-    add("--network", action="append", metavar="NAME", help=f"default {', '.join(NETWORKS)}; any subject's name")
+    clothes, digits = map(" and ".join, (sanity_networks.CLOTHES, sanity_networks.DIGITS))
+    own = f"default {clothes}; or {digits} (scikit-learn's), or any subject's name"
+    add("--network", action="append", metavar="NAME", help=own)
     add("--twins", action="append", metavar="NAME", help=f"with permuted twins; default {', '.join(TWINS)}; or none")
     add("--method", action="append", metavar="NAME", help=f"default {', '.join(METHODS)}")
     add("--images", type=int, default=16, help="explained per network; default 16")
@@ -74,7 +75,7 @@ def measure(options: argparse.Namespace, store: Store) -> None:
     )  # fmt: skip
     methods = [as_method(name) for name in options.method or METHODS]
     units: list[Unit] = []
-    for network in options.network or NETWORKS:
+    for network in options.network or sanity_networks.CLOTHES:
         subject = sanity_networks.subject_of(network, options.device)
         store.note(device=str(subject.inputs.device))
         units += _network_units(network, subject, [*methods, NULL], options)

@@ -30,8 +30,10 @@ def label(method: str) -> str:
 
 
 def layer(state: str) -> str:
-    """A layer's name as an axis has room for it: where it lies, not which of the layers there it is."""
-    name = ".".join(state.split(".")[:2])
+    """A layer's name as an axis has room for it: the block that it lies in, up to its number or to two words."""
+    words = state.split(".")
+    number = next((i for i, word in enumerate(words[1:], start=1) if word.isdigit()), 1)
+    name = ".".join(words[: number + 1]) or "bare parameters"
     return name if len(name) <= LONG else f"{name[: LONG - 1]}~"
 
 

@@ -8,45 +8,43 @@ import torch
 from torch import nn
 
 from saliency_checks.fixtures import data, recipes, training
-from saliency_checks.fixtures.recipes import Digits, Recipe
 from saliency_checks.fixtures.splits import DEVELOPMENT
 from saliency_checks.fixtures.subjects import memorised_twins
 from saliency_checks.loading import build_subject
 from saliency_checks.subject import Subject
 
-ADEBAYO = ("adebayo_cnn", "adebayo_mlp", "adebayo_cnn_digits", "adebayo_mlp_digits")
+CLOTHES, DIGITS = ("adebayo_cnn", "adebayo_mlp"), ("adebayo_cnn_digits", "adebayo_mlp_digits")
 RESNET = "fashion_resnet14"
 
 
 @cache
 def subject_of(network: str, device: str) -> Subject:
     """One of this study's own networks by its name, or any subject; trained, or loaded, when first asked for."""
-    if network in ADEBAYO:
+    if network in (*CLOTHES, *DIGITS):
         return build_subject(_understood(network), device)
     return build_subject(_residual() if network == RESNET else network, device)
 
 
 @cache
 def retrained(network: str) -> nn.Module | None:
-    """The same task learned from another seed: what similarity a change of weights that changes nothing leaves."""
-    if network not in ADEBAYO:
+    """The same task learned from another seed: what similarity a change of weights that changes nothing leaves.
+
+    None for networks that take long to train, and for the user's.
+    """
+    if network not in CLOTHES:
         return None
-    model: nn.Module = training.trained(_recipe(network, replica=1))[0]
+    model: nn.Module = training.trained(recipes.adebayo(network.split("_")[1], DEVELOPMENT, replica=1))[0]
     return model
-
-
-def _recipe(network: str, replica: int = 0) -> Recipe:
-    _, kind, *rest = network.split("_")
-    return (recipes.adebayo_digits if rest else recipes.adebayo)(kind, DEVELOPMENT, replica)
 
 
 def _understood(network: str) -> Subject:
     """Its test images that it classifies correctly."""
-    recipe = _recipe(network)
-    model, facts = training.trained(recipe)
-    if isinstance(recipe.task, Digits):
+    kind = network.split("_")[1]
+    if network in DIGITS:
+        model, facts = training.trained(recipes.adebayo_digits(kind, DEVELOPMENT))
         images, labels = data.digits("test")
     else:
+        model, facts = training.trained(recipes.adebayo(kind, DEVELOPMENT))
         images, labels = (part[slice(*DEVELOPMENT.test)] for part in data.embedded("test"))
     with torch.no_grad():
         right = torch.cat([model(part) for part in images.split(250)]).argmax(1) == labels
