@@ -6,7 +6,7 @@ Every function returns columns, one value per image and state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,20 +74,21 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One method on the first images of one subject."""
+    """One method on some images of one subject, those from ``first`` on."""
 
     method: Method
     subject: Subject
     images: int
     seed: int = 0
+    first: int = 0
 
     @property
     def inputs(self) -> Float[Tensor, "n c h w"]:
-        return self.subject.inputs[: self.images]
+        return self.subject.inputs[self.first : self.first + self.images]
 
     @property
     def targets(self) -> Int[Tensor, " n"]:
-        return self.subject.targets[: self.images]
+        return self.subject.targets[self.first : self.first + self.images]
 
     def maps(self, model: nn.Module, *stream: object, predicted: bool = False) -> Channels:
         """Maps under another network, with a random stream of their own."""
@@ -160,13 +161,13 @@ def permuted(asked: Asked) -> dict[str, list[Any]]:
 
 def pictured(asked: Asked, image: int, how: Redraw) -> dict[str, list[Any]]:
     """The maps of one image, of the trained network and of each step from the output down."""
-    one = Asked(asked.method, asked.subject, image + 1, asked.seed)
+    one = replace(asked, first=image, images=1)
     found = [("image", one.inputs), ("trained", one.maps(one.subject.model, "original"))]
     found += [(layer, one.maps(model, "picture", layer)) for layer, model in one.states("top_down", 0, how)]
     return {
         "redraw": [0] * len(found), "step": list(range(len(found))), "state": [layer for layer, _ in found],
         "image": [image] * len(found), "constant": [False] * len(found),
-        "picture": [maps[image].sum(0).tolist() for _, maps in found],
+        "picture": [maps[0].sum(0).tolist() for _, maps in found],
     }  # fmt: skip
 
 

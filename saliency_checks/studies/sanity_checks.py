@@ -58,6 +58,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--network", action="append", metavar="NAME", help=own)
     add("--twins", action="append", metavar="NAME", help=f"with permuted twins; default {', '.join(TWINS)}; or none")
     add("--method", action="append", metavar="NAME", help=f"default {', '.join(METHODS)}")
+    add(
+        "--order",
+        action="append",
+        choices=tuple(STATES),
+        help="of the layers drawn again; default all; top_down always",
+    )
     add("--images", type=int, default=16, help="explained per network; default 16")
     add("--redraws", type=int, default=3, help="of the random weights; default 3")
     add("--picture", type=int, default=7, help="number of the image that is shown; default 7")
@@ -98,12 +104,13 @@ def _network_units(network: str, subject: Subject, methods: list[Method], option
     ours = Protocol(images=options.images, redraws=options.redraws, how=how)
     theirs = replace(ours, images=min(PAPER_IMAGES, options.images), redraws=1, predicted=True)
     retrained = partial(sanity_networks.retrained, network)
+    orders = dict.fromkeys(("top_down", *(options.order or STATES)))
     shown = min(options.picture, len(subject) - 1)
     unit = partial(_unit, network, subject, options=options)
     units = [unit(NULL, "accuracy", make=lambda a: accuracies(a, ours), protocol=ours)]
     for m in methods:
         units.append(unit(m, "paper", make=partial(_cascade, "top_down", theirs), protocol=theirs))
-        for order in STATES if m.name not in DEAREST else ("top_down",):
+        for order in orders if m.name not in DEAREST else ("top_down",):
             units.append(unit(m, order, make=partial(_cascade, order, ours), protocol=ours))
         units.append(unit(m, "references", make=lambda a: references(a, ours, retrained()), protocol=ours))
         if m is not NULL:

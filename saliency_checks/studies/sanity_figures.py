@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgba
 
 from saliency_checks.studies.figures import COLOURS, DIVERGING, MARKERS, figure
 from saliency_checks.studies.table import Table
@@ -67,7 +68,8 @@ def _lines(ax: Any, rows: Table, measure: str) -> None:
         mean, low, high = np.array([own.where(state=state).mean(measure) for state in states]).T
         ax.errorbar(
             places + 0.03 * (i - 4), mean, yerr=[mean - low, high - mean],
-            markersize=4, linewidth=1.2, elinewidth=0.8, label=label(method), **_style(method, rows),
+            markersize=4, linewidth=1.2, elinewidth=0.8, ecolor=to_rgba(_style(method, rows)["color"], 0.5),
+            label=label(method), **_style(method, rows),
         )  # fmt: skip
     ticks = spread(states, MOST_TICKS)
     ax.set_xticks(

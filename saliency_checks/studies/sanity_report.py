@@ -27,7 +27,8 @@ def write(store: Store) -> None:
     for network in networks:
         own = table.where(network=network)
         sanity_figures.curves(own, store.out / f"cascade_{network}.png", network)
-        sanity_figures.boxes(own, store.out / f"independent_{network}.png", network)
+        if len(own.where(order="independent").rows):
+            sanity_figures.boxes(own, store.out / f"independent_{network}.png", network)
         sanity_figures.grid(own, store.out / f"maps_{network}.png", network)
     lines = ["# Sanity checks: randomised weights and permuted labels", ""]
     for network in networks:
@@ -39,7 +40,8 @@ def write(store: Store) -> None:
 
 
 def _network(own: Table, network: str) -> list[str]:
-    figures = [f"![{kind}]({kind}_{network}.png)" for kind in ("cascade", "independent", "maps")]
+    kinds = ("cascade", *(["independent"] if len(own.where(order="independent").rows) else []), "maps")
+    figures = [f"![{kind}]({kind}_{network}.png)" for kind in kinds]
     lines = [f"## {network}", "", *figures, "", *_accuracy(own), ""]
     return [*lines, *_beside_published(own, network), "", *_corrected(own), "", *_informational(own), ""]
 
@@ -74,7 +76,8 @@ def _corrected(own: Table) -> list[str]:
     """A fixed class, several redraws; per step, and what it would be at least and at most."""
     lines: list[str] = []
     for order in ("top_down", "bottom_up", "independent"):
-        rows = own.where(order=order)
+        if not len((rows := own.where(order=order)).rows):
+            continue
         states = rows.states()
         shown = spread(states, MOST_COLUMNS)
         some = "" if shown == states else f", {len(shown)} of {len(states)} steps"
