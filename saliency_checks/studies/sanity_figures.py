@@ -114,24 +114,35 @@ def boxes(own: Table, file: Path, network: str) -> None:
 
 
 def bars(rows: Table, file: Path) -> None:
-    """Networks that learned permuted labels, beside those that learned the same task again."""
+    """Networks that learned permuted labels, beside those that learned the same task again: a bar for each of them.
+
+    There are two or so, too few for an interval over networks: the intervals are those of the images.
+    """
     networks = rows.distinct("network")
     with figure(file, rows=len(networks), columns=2, size=(10, 2.6 * len(networks) + 0.6), sharey=True) as (_, axes):
         for line, network in zip(axes, networks, strict=True):
-            methods = rows.where(network=network).distinct("method")
+            own = rows.where(network=network)
+            methods = own.distinct("method")
             for ax, measure in zip(line, ("spearman", "abs_spearman"), strict=True):
-                for i, state in enumerate(("same task", "permuted labels")):
-                    found = [rows.where(network=network, method=m, state=state).mean(measure) for m in methods]
-                    mean, low, high = np.array(found).T
-                    places = np.arange(len(methods)) + (i - 0.5) * 0.38
-                    errors = [mean - low, high - mean]
-                    ax.bar(places, mean, 0.36, yerr=errors, color=COLOURS[i], label=state, error_kw={"linewidth": 0.8})
+                _beside_each_other(ax, own, methods, measure)
                 ax.set_xticks(range(len(methods)), [label(m) for m in methods], rotation=30, ha="right")
                 ax.set_title(f"{network}, {SHOWN[measure]}")
                 ax.axhline(0, color="k", linewidth=0.6)
-                ax.set_ylim(-0.6, 1.3)
+                ax.set_ylim(-0.5, 1.25)
             line[0].set_ylabel("similarity")
         axes[0][0].legend(loc="upper right", ncols=2, fontsize=7)
+
+
+def _beside_each_other(ax: Any, own: Table, methods: Sequence[str], measure: str) -> None:
+    twins = [(s, r) for s in ("same task", "permuted labels") for r in own.where(state=s).distinct("redraw")]
+    wide = 0.8 / len(twins)
+    for i, (state, redraw) in enumerate(twins):
+        found = [own.where(method=m, state=state, redraw=redraw).mean(measure) for m in methods]
+        mean, low, high = np.array(found).T
+        places = np.arange(len(methods)) + (i - (len(twins) - 1) / 2) * wide
+        colour, name = COLOURS[int(state != "same task")], None if redraw else state
+        errors = [mean - low, high - mean]
+        ax.bar(places, mean, 0.92 * wide, yerr=errors, color=colour, label=name, error_kw={"linewidth": 0.8})
 
 
 def grid(own: Table, file: Path, network: str) -> None:
