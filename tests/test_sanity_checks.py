@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from pyarrow import parquet
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saliency_checks import Subject, randomization
 from saliency_checks.cli import main
 from saliency_checks.explain import derive
 from saliency_checks.method import as_method
 from saliency_checks.randomization import Redraw
-from saliency_checks.studies import published, sanity_report
+from saliency_checks.studies import cascades, published, sanity_report
 from saliency_checks.studies.sanity_checks import INFORMATIONAL, SMOOTH, _informational
 from saliency_checks.studies.sanity_figures import spread
 from saliency_checks.studies.table import Table
@@ -44,18 +45,30 @@ def network() -> Subject:
     return Subject(_net(0), images, targets, absent=0.0, twins=twins)
 
 
-def deep() -> Subject:
-    """Twelve layers, none of them a convolution."""
+class _Transformer(nn.Module):
+    """Attention between patches of 4 x 4: many layers, bare parameters, and no convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Linear(16, 8)
+        self.position = nn.Parameter(torch.randn(4, 8))
+        layer = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = F.unfold(x, 4, stride=4).transpose(1, 2)
+        return self.head(self.blocks(self.patches(tokens) + self.position).flatten(1)[:, :8])
+
+
+def transformer() -> Subject:
     torch.manual_seed(0)
-    hidden = [part for _ in range(11) for part in (nn.Linear(16, 16), nn.ReLU())]
-    model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), *hidden, nn.Linear(16, CLASSES)).eval()
-    return Subject(model, noise(12, 1), torch.arange(12) % CLASSES)
+    return Subject(_Transformer().eval(), noise(12, 1), torch.arange(12) % CLASSES)
 
 
 ARGUMENTS = (
-    "--network", "test_sanity_checks:network", "--network", "test_sanity_checks:deep",
-    "--twins", "test_sanity_checks:network", "--method", "gradient", "--method", "input_x_gradient",
-    "--method", "grad_cam", "--images", "6", "--redraws", "2", "--picture", "1", "--device", "cpu", "--steps", "0",
+    "--network", "test_sanity_checks:network", "--twins", "test_sanity_checks:network", "--method", "gradient",
+    "--method", "input_x_gradient", "--images", "6", "--redraws", "2", "--picture", "1", "--device", "cpu",
 )  # fmt: skip
 
 
@@ -67,14 +80,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformer, layer by layer."""
+    out = tmp_path_factory.mktemp("deep")
+    methods = ("--method", "gradient", "--method", "grad_cam", "--order", "bottom_up")
+    few = ("--images", "2", "--redraws", "1", "--device", "cpu", "--steps", "0", "--twins", "none")
+    network = ("--network", "test_sanity_checks:transformer")
+    assert main(["study", "sanity-checks", "--out", str(out), *network, *methods, *few]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
 def table(folder: Path) -> Table:
     return Table(parquet.read_table(folder / "values.parquet"))
 
 
 def test_tables_figures_summary_and_manifest_are_there(folder):
-    figures = {f"{kind}_{name}.png" for kind in ("cascade", "independent", "maps") for name in ("network", "deep")}
-    expected = {"values.parquet", "summary.md", "manifest.json", "permuted_labels.png", *figures}
-    assert {file.name for file in folder.iterdir()} >= expected
+    figures = {f"{kind}_network.png" for kind in ("cascade", "independent", "maps")}
+    tables = {"values.parquet", "summary.md", "manifest.json"}
+    assert {file.name for file in folder.iterdir()} >= {*tables, *figures, "permuted_labels.png"}
     summary = (folder / "summary.md").read_text()
     for method in ("Gradient", "Input x gradient", "Input x noise (null)"):
         assert method in summary
@@ -83,20 +107,25 @@ def test_tables_figures_summary_and_manifest_are_there(folder):
     assert manifest["program"]
 
 
-def test_what_says_nothing_of_a_network_is_named_with_its_reason_and_the_rest_goes_on(folder, table):
-    assert "Grad-CAM on deep: grad_cam needs conv; deep offers none" in (folder / "summary.md").read_text()
-    assert table.where(network="deep").distinct("method") == ["input_x_noise", "gradient", "input_x_gradient"]
-    assert "grad_cam" in table.where(network="network").distinct("method")
+def test_what_says_nothing_of_a_network_is_named_with_its_reason_and_the_rest_goes_on(deep):
+    assert "Grad-CAM on transformer: grad_cam needs conv; transformer offers none" in (deep / "summary.md").read_text()
+    found = Table(parquet.read_table(deep / "values.parquet"))
+    assert found.distinct("method") == ["input_x_noise", "gradient"]
 
 
-def test_of_many_layers_the_table_has_the_values_and_the_summary_what_can_be_read(folder, table):
-    states = table.where(network="deep", order="top_down").states()
-    assert len(states) == 12
-    lines = (folder / "summary.md").read_text().partition("## deep")[2]
-    assert "8 of 12 steps" in lines
+def test_of_many_layers_the_table_has_the_values_and_the_summary_what_can_be_read(deep):
+    states = Table(parquet.read_table(deep / "values.parquet")).where(order="bottom_up").states()
+    assert len(states) == 9
+    assert "8 of 9 steps" in (deep / "summary.md").read_text()
     shown = spread(states, 8)
     assert (shown[0], shown[-1], len(shown)) == (states[0], states[-1], 8)
-    assert spread(states, 12) == states
+    assert spread(states, 9) == states
+
+
+def test_orders_that_were_not_asked_for_are_neither_measured_nor_drawn(deep):
+    assert "independent" not in Table(parquet.read_table(deep / "values.parquet")).distinct("order")
+    assert {file.name for file in deep.glob("*.png")} == {"cascade_transformer.png", "maps_transformer.png"}
+    assert "independent" not in (deep / "summary.md").read_text()
 
 
 def test_smooth_mprt_and_the_other_metrics_are_measured_beside(table):
@@ -145,6 +174,16 @@ def test_abs_similarity_of_input_x_gradient_is_the_null_s_and_the_signed_one_is_
     assert found == pytest.approx(null, abs=0.12)
     assert null > 0.5
     assert abs(table.where(method="input_x_noise", state=last).mean("spearman")[0]) < 0.15
+
+
+def test_the_picture_is_the_map_of_the_image_that_was_asked_for():
+    subject = network()
+    found = cascades.pictured(cascades.Asked(as_method("gradient"), subject, 6), 3, Redraw(most=None))
+    assert found["state"] == ["image", "trained", "5", "3", "0"]
+    x = subject.inputs[3:4].clone().requires_grad_()
+    subject.model(x)[0, subject.targets[3]].backward()
+    torch.testing.assert_close(torch.tensor(found["picture"][0]), subject.inputs[3, 0])
+    torch.testing.assert_close(torch.tensor(found["picture"][1]), x.grad[0, 0])
 
 
 def test_a_deterministic_method_repeats_itself_and_its_shuffled_map_does_not(table):
