@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
@@ -16,7 +17,7 @@ from saliency_checks.cli import main
 from saliency_checks.explain import derive
 from saliency_checks.method import as_method
 from saliency_checks.randomization import Redraw
-from saliency_checks.studies import cascades, published, sanity_report
+from saliency_checks.studies import cascades, published, sanity_networks, sanity_report
 from saliency_checks.studies.sanity_checks import INFORMATIONAL, SMOOTH, _informational
 from saliency_checks.studies.sanity_figures import spread
 from saliency_checks.studies.table import Table
@@ -217,6 +218,25 @@ def test_an_unknown_name_is_said_in_one_line(tmp_path, capsys, wrong):
 
 
 def test_published_curves_have_four_layers_and_belong_to_known_networks():
-    for table in (published.CASCADE_ABS, published.CASCADE_SIGNED):
-        assert set(table) == {"adebayo_cnn", "adebayo_mlp"}
-        assert all(len(curve) == 4 for curves in table.values() for curve in curves.values())
+    for known in (published.CASCADE_ABS, published.CASCADE_SIGNED, published.INDEPENDENT_ABS):
+        assert set(known) <= set(sanity_networks.CLOTHES)
+        assert all(len(curve) == 4 for curves in known.values() for curve in curves.values())
+
+
+def test_numbers_stand_beside_the_published_ones_of_their_network_and_data():
+    """MNIST's beside clothes and beside digits; a value that could not be read off leaves ours alone."""
+    values = pa.table({
+        "order": ["paper", "paper", "independent", "independent"], "method": ["gradient"] * 4, "step": [1, 2, 1, 2],
+        "state": ["fc1", "hidden2"] * 2, "redraw": [0] * 4, "image": [0] * 4, "paper_abs": [0.5, 0.25, 0.75, 1.0],
+        "paper_signed": [0.5, 0.25, 0.75, 1.0],
+    })  # fmt: skip
+    for name in ("adebayo_cnn", "adebayo_cnn_digits"):
+        beside = sanity_report._beside_published(Table(values), name)
+        assert "| Gradient | 0.50 / 0.60 | 0.25 / 0.40 |" in beside
+        assert "| Gradient | 0.50 / 0.28 | 0.25 / 0.06 |" in beside
+    assert "| Gradient | 0.50 | 0.25 |" in sanity_report._beside_published(Table(values), "mine")
+    known = {"adebayo_cnn": {"gradient": (0.61, 0.38)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "INDEPENDENT_ABS", known)
+        assert "| Gradient | 0.75 / 0.61 | 1.00 / 0.38 |" in sanity_report._alone(Table(values), "adebayo_cnn_digits")
+        assert sanity_report._alone(Table(values), "mine") == []

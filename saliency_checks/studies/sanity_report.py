@@ -43,7 +43,8 @@ def _network(own: Table, network: str) -> list[str]:
     kinds = ("cascade", *(["independent"] if len(own.where(order="independent").rows) else []), "maps")
     figures = [f"![{kind}]({kind}_{network}.png)" for kind in kinds]
     lines = [f"## {network}", "", *figures, "", *_accuracy(own), ""]
-    return [*lines, *_beside_published(own, network), "", *_corrected(own), "", *_informational(own), ""]
+    lines += [*_beside_published(own, network), "", *_corrected(own), *_alone(own, network)]
+    return [*lines, *_references(own.where(order="references")), "", *_informational(own), ""]
 
 
 def _accuracy(own: Table) -> list[str]:
@@ -67,7 +68,7 @@ def _beside_published(own: Table, network: str) -> list[str]:
         for method in rows.distinct("method"):
             known = theirs.get(known_as, {}).get(method, ())
             cells = [f"{rows.where(method=method, state=s).mean(measure)[0]:.2f}" for s in states]
-            pairs = [c if k is None else f"{c} / {k:.2f}" for c, k in zip_longest(cells, known)]
+            pairs = [c if k is None else f"{c} / {k:.2f}" for c, k in zip_longest(cells, known[: len(cells)])]
             lines.append(row([label(method), *pairs]))
     return lines
 
@@ -90,7 +91,21 @@ def _corrected(own: Table) -> list[str]:
             last = [f"{one.where(state=states[-1]).mean(m)[0]:.2f}" for m in list(MEASURES)[1:]]
             lines.append(row([label(method), *found, with_limits(mean_with_limits(every, within=(-1, 1))), *last]))
         lines.append("")
-    return [*lines, *_references(own.where(order="references"))]
+    return lines
+
+
+def _alone(own: Table, network: str) -> list[str]:
+    """Each layer alone drawn again, where the paper's box plots were read off."""
+    rows, known = own.where(order="independent"), published.INDEPENDENT_ABS.get(network.removesuffix("_digits"), {})
+    if not known or not len(rows.rows):
+        return []
+    lines = ["Each layer alone drawn again: median abs, ours (fixed class) / published.", ""]
+    lines += head(["", *map(layer, rows.states())])
+    for method in [m for m in known if m in rows.distinct("method")]:
+        found = [rows.where(method=method, state=s).rows["paper_abs"].to_numpy() for s in rows.states()]
+        pairs = zip(found, known[method], strict=True)
+        lines.append(row([label(method), *(f"{np.median(ours):.2f} / {their:.2f}" for ours, their in pairs)]))
+    return [*lines, ""]
 
 
 def _references(rows: Table) -> list[str]:
