@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from saliency_checks.explain import ContractError, subject_maps
 from saliency_checks.loading import build_subject, name_of
@@ -30,6 +33,7 @@ OTHERS = (
 CONTROLS = ("input_magnitude", "edges", "center_blob")
 PRESETS = ("recalibration", "recalibration_accuracy")
 SUBJECTS = ("fashion_cnn", "fashion_cnn_masked", "planted_pixel_a")
+WITHIN = {"recalibration": None, "recalibration_accuracy": (-1.0, 1.0)}  # where DiffID can lie
 LABELS = {"recalibration": "logit", "recalibration_accuracy": "accuracy"}
 
 
@@ -62,14 +66,28 @@ def report(options: argparse.Namespace, store: Store) -> None:
 
 
 def _units(options: argparse.Namespace, store: Store) -> Iterator[Unit]:
-    names = [*OTHERS, *(options.method or ()), *CONTROLS]
-    names += [name for base in PATHS for name in (base, f"recalibrated_{base}")]
+    named = [*OTHERS, *(options.method or ()), *CONTROLS, *PATHS, *(f"recalibrated_{base}" for base in PATHS)]
+    methods = [*map(as_method, named), *(positive(as_method(base)) for base in PATHS)]
     for spec in options.subject or SUBJECTS:
         subject = build_subject(spec, options.device)
         store.note(device=str(subject.inputs.device))
-        for method in map(as_method, names):
+        for method in methods:
             for what in (*PRESETS, "picture"):
                 yield _unit(spec, subject, method, what, options)
+
+
+def positive(method: Method) -> Method:
+    """The same map without what speaks against the class.
+
+    A control: DiffID reads magnitudes, and a re-calibrated map has no negative part, so what that alone gains must be
+    known.
+    """
+
+    def explain(model: nn.Module, inputs: Tensor, targets: Tensor, **supplied: Tensor) -> Tensor:
+        found: Tensor = torch.as_tensor(method.explain(model, inputs, targets, **supplied))
+        return found.clamp(min=0)
+
+    return replace(method, name=f"positive_{method.name}", explain=explain, signed=False, source=None)
 
 
 def _unit(spec: str, subject: Subject, method: Method, what: str, options: argparse.Namespace) -> Unit:
@@ -133,20 +151,24 @@ def _summary(table: Table, subjects: Sequence[str]) -> list[str]:
         lines += ["", f"## {subject}", "", *(f"![{kind}]({kind}_{subject}.png)" for kind in ("diffid", "panels")), ""]
         lines += head(["method", "logit", "accuracy"])
         for method in own.distinct("method"):
-            lines.append(row([method, *(_limits(own.where(metric=p, method=method)) for p in PRESETS)]))
-        lines += ["", "What re-calibration changes (paired):", "", *head(["method", "logit", "accuracy"])]
+            found = [_limits(own.where(metric=p, method=method), within=WITHIN[p]) for p in PRESETS]
+            lines.append(row([method, *found]))
+        lines += ["", "Re-calibrated, less the map as it is, and less its positive part alone (paired):", ""]
+        against = {"as it is": "{}", "positive part": "positive_{}"}
+        lines += head(["method", *(f"{LABELS[p]}, {name}" for p in PRESETS for name in against)])
         for base in PATHS:
-            pairs = [[own.where(metric=p, method=m) for m in (f"recalibrated_{base}", base)] for p in PRESETS]
-            lines.append(row([base, *(_limits(*pair) for pair in pairs)]))
+            ours = {p: own.where(metric=p, method=f"recalibrated_{base}") for p in PRESETS}
+            theirs = [(p, own.where(metric=p, method=name.format(base))) for p in PRESETS for name in against.values()]
+            lines.append(row([base, *(_limits(ours[p], other) for p, other in theirs)]))
     return lines
 
 
-def _limits(rows: Table, less: Table | None = None) -> str:
+def _limits(rows: Table, less: Table | None = None, within: tuple[float, float] | None = None) -> str:
     """Mean and interval over images of DiffID, or of how much it is more; nothing where there are no rows."""
     if not len(rows.rows) or (less is not None and not len(less.rows)):
         return ""
     values = per_image(rows) - (per_image(less) if less is not None else 0.0)
-    return with_limits(mean_with_limits(values[None]), "+.3f")
+    return with_limits(mean_with_limits(values[None], within=within), "+.3f")
 
 
 def _curves(store: Store, own: Table, subject: str) -> None:
@@ -166,14 +188,15 @@ def _curves(store: Store, own: Table, subject: str) -> None:
                     ("random", "#999999", "--"),
                     (base, COLOURS[0], "-"),
                     (f"recalibrated_{base}", COLOURS[1], "-"),
+                    (f"positive_{base}", COLOURS[2], ":"),
                 )
                 for i, (method, colour, dashes) in enumerate(shown):
                     if not len((one := rows.where(method=method)).rows):
                         continue  # not measured
                     shares = one.distinct("share")
-                    mean, low, high = np.array([one.where(share=s).mean("diffid") for s in shares]).T
-                    name = ("random order", "as it is", "re-calibrated")[i]
-                    ax.plot(shares, mean, dashes, color=colour, marker="os^"[i], markersize=3, label=name)
+                    mean, low, high = np.array([one.where(share=s).mean("diffid", WITHIN[preset]) for s in shares]).T
+                    name = ("random order", "as it is", "re-calibrated", "positive part alone")[i]
+                    ax.plot(shares, mean, dashes, color=colour, marker="os^D"[i], markersize=3, label=name)
                     ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
                 ax.set_title(base)
                 ax.axhline(0, color="k", linewidth=0.5)
@@ -181,7 +204,7 @@ def _curves(store: Store, own: Table, subject: str) -> None:
         for ax in axes[-1]:
             ax.set_xlabel("share removed")
         handles, labels = axes[0][0].get_legend_handles_labels()
-        whole.legend(handles, labels, loc="outside lower center", ncols=3)
+        whole.legend(handles, labels, loc="outside lower center", ncols=4)
         whole.suptitle(f"{subject}: lowest-ranked removed minus highest-ranked removed")
 
 

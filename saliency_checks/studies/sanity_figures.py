@@ -82,7 +82,7 @@ def _lines(ax: Any, rows: Table, measure: str) -> None:
 def _style(method: str, rows: Table) -> dict[str, Any]:
     """A colour, and a marker of its own; the null is the dashed grey line."""
     if method == NULL:
-        return {"color": "#999999", "linestyle": "--", "marker": ""}
+        return {"color": "#999999", "linestyle": "--", "marker": "", "zorder": 3}  # over what coincides with it
     i = [m for m in rows.distinct("method") if m != NULL].index(method)
     solid = len(COLOURS) - 1  # the last one is the null's grey
     return {"color": COLOURS[i % solid], "marker": MARKERS[i % len(MARKERS)], "linestyle": "-" if i < solid else ":"}

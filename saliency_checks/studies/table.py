@@ -49,9 +49,11 @@ class Table:
         redraws = self.distinct("redraw")
         return np.array([self.where(redraw=r).rows.sort_by("image")[measure].to_numpy() for r in redraws])
 
-    def mean(self, measure: str) -> Limited:
+    def mean(self, measure: str, within: tuple[float, float] | None = None) -> Limited:
         """Mean, lower and upper limit over images and redraws; NaN where there are no rows."""
-        return mean_with_limits(self.block(measure), within=RANGES.get(measure)) if len(self.rows) else NOTHING
+        if not len(self.rows):
+            return NOTHING
+        return mean_with_limits(self.block(measure), within=within or RANGES.get(measure))
 
 
 def mean_with_limits(
