@@ -19,7 +19,7 @@ from saliency_checks.method import as_method
 from saliency_checks.randomization import Redraw
 from saliency_checks.studies import cascades, published, sanity_networks, sanity_report
 from saliency_checks.studies.sanity_checks import INFORMATIONAL, SMOOTH, _informational
-from saliency_checks.studies.sanity_figures import spread
+from saliency_checks.studies.sanity_figures import layer, spread
 from saliency_checks.studies.table import Table
 from saliency_checks.subject import Twins
 
@@ -121,6 +121,25 @@ def test_of_many_layers_the_table_has_the_values_and_the_summary_what_can_be_rea
     shown = spread(states, 8)
     assert (shown[0], shown[-1], len(shown)) == (states[0], states[-1], 8)
     assert spread(states, 9) == states
+
+
+SHOWN = {
+    "softmax_linear": "softmax_linear",
+    "_blocks.3._bn2": "_blocks.3",
+    "layer4.1.bn2": "layer4",
+    "Mixed_7c.branch3x3dbl_3b.bn": "Mixed_7c",
+    "1.layer4.1.conv2": "1.layer4",
+    "5": "5",
+    "4.main.0": "4.main.0",
+    "encoder.layers.encoder_layer_11.mlp.0": "~.encoder_layer_11",
+    "head.out.weights": "head.out",
+    "": "bare parameters",
+}
+
+
+@pytest.mark.parametrize(("state", "shown"), SHOWN.items())
+def test_a_layer_is_named_by_its_block_in_figures(state, shown):
+    assert layer(state) == shown
 
 
 def test_orders_that_were_not_asked_for_are_neither_measured_nor_drawn(deep):

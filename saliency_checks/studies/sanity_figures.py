@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def label(method: str) -> str:
 def layer(state: str) -> str:
     """A layer's name as an axis has room for it: the block that it lies in, up to its number or to two words."""
     words = state.split(".")
-    number = next((i for i, word in enumerate(words[1:], start=1) if word.isdigit()), 1)
-    name = ".".join(words[: number + 1]) or "bare parameters"
-    return name if len(name) <= LONG else f"{name[: LONG - 1]}~"
+    numbered = (i for i, word in enumerate(words) if re.search(r"\d", word) and (i or not word.isdigit()))
+    name = ".".join(words[: next(numbered, 1) + 1]) or "bare parameters"
+    return name if len(name) <= LONG else f"~{name[1 - LONG :]}"
 
 
 def spread(states: Sequence[str], most: int) -> list[str]:
