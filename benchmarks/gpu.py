@@ -35,7 +35,7 @@ from saliency_checks.metric import Draw
 from saliency_checks.metrics.cascading_randomization import similarities
 from saliency_checks.perturbation import Plan
 from saliency_checks.randomization import cascading
-from saliency_checks.studies.store import versions
+from saliency_checks.studies.provenance import versions
 from saliency_checks.subject import Subject
 from saliency_checks.vision import torchvision
 

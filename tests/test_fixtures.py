@@ -109,12 +109,12 @@ def test_permuted_twins_that_did_not_memorise_do_not_qualify(monkeypatch: pytest
         subjects, "trained", lambda recipe: (nn.Identity(), {"train_accuracy": 0.5, "test_accuracy": 0.1})
     )
     with pytest.raises(Unqualified, match=r"memorised 50\.0% of its labels"):
-        subjects._twins("mlp", DEVELOPMENT)
+        subjects.memorised_twins("mlp", DEVELOPMENT)
     monkeypatch.setattr(
         subjects, "trained", lambda recipe: (nn.Identity(), {"train_accuracy": 1.0, "test_accuracy": 0.3})
     )
     with pytest.raises(Unqualified, match=r"right on 30\.0% of the test images"):
-        subjects._twins("mlp", DEVELOPMENT)
+        subjects.memorised_twins("mlp", DEVELOPMENT)
 
 
 @pytest.mark.slow

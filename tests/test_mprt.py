@@ -1,4 +1,4 @@
-"""sMPRT, eMPRT and cosine convergence against NumPy, SciPy and what must hold for methods that never look."""
+"""sMPRT and eMPRT against NumPy, SciPy and what must hold for methods that never look."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from scipy.stats import entropy
 from saliency_checks import maps, randomization
 from saliency_checks.explain import derive
 from saliency_checks.metric import Draw
-from saliency_checks.metrics.mprt import (
-    Directions,
-    Smoothing,
-    cosine_convergence,
-    efficient_mprt,
-    histogram_entropy,
-    smooth_mprt,
-)
+from saliency_checks.metrics.mprt import Smoothing, efficient_mprt, histogram_entropy, smooth_mprt
 
-from toys import conv_net, gradient, magnitude, plain_gradient, subject_of, weighted, white_noise
+from toys import conv_net, gradient, magnitude, plain_gradient, subject_of, white_noise
 
 DRAW = Draw(n=8, redraws=2)
 
@@ -72,23 +65,7 @@ def test_without_noise_smprt_is_the_bottom_up_cascade_itself():
     np.testing.assert_allclose(scores.values[0, 0], torch.stack(expected).mean(0), atol=1e-4)
 
 
-def test_convergence_is_one_where_the_output_is_ignored_and_near_zero_where_every_direction_has_its_own_map():
-    subject = subject_of(conv_net(), 3)
-    assert cosine_convergence.measure(magnitude, subject, DRAW).values == pytest.approx(1)
-    linear = weighted(size=20, classes=40)
-    found = cosine_convergence.measure(gradient, linear, DRAW, Directions(count=6)).values
-    assert np.ptp(found) < 1e-12, "a linear model has the same gradient everywhere"
-    assert abs(found.mean()) < 0.2
-
-
-def test_convergence_of_one_logit_is_one_up_to_the_sign():
-    """All directions of a single output are multiples of it."""
-    single = weighted(classes=1)
-    found = cosine_convergence.measure(gradient, single, DRAW, Directions(count=2)).values
-    np.testing.assert_allclose(np.abs(found), 1, atol=1e-12)
-
-
-@pytest.mark.parametrize("metric", [efficient_mprt, smooth_mprt, cosine_convergence])
-def test_none_of_them_is_gated(metric):
+@pytest.mark.parametrize("metric", [efficient_mprt, smooth_mprt])
+def test_neither_is_gated(metric):
     assert metric.bound is None
     assert metric.reference

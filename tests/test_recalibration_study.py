@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pyarrow import parquet
 from torch import nn
 
 import saliency_checks as sc
 from saliency_checks.cli import main
+from saliency_checks.explain import seeded
 from saliency_checks.method import as_method
-from saliency_checks.studies.recalibration import PATHS, PRESETS, curves, per_image
-from saliency_checks.studies.sanity_report import Table
+from saliency_checks.studies.recalibration import PATHS, PRESETS, curves, per_image, positive
+from saliency_checks.studies.table import Table
 
 from toys import effect, subject_of, weighted, white_noise
 
 
 def network() -> sc.Subject:
     """A convolution, so that class activation maps apply."""
-    import torch
-
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 4)
@@ -47,6 +47,17 @@ def test_the_difference_is_that_of_the_two_curves_and_noise_has_none():
     assert own > noise + 0.07
 
 
+def test_the_positive_part_is_that_of_the_same_method_with_what_it_is_given():
+    subject = weighted(n=4)
+    plain, alone = as_method("expected_gradients"), positive(as_method("expected_gradients"))
+    with seeded(3):
+        found = plain(subject.model, subject.inputs, subject.targets, **subject.supplies)
+    with seeded(3):
+        kept = alone(subject.model, subject.inputs, subject.targets, **subject.supplies)
+    assert (found < 0).any()
+    assert torch.equal(kept, torch.where(found > 0, found, 0.0))
+
+
 @pytest.mark.slow
 def test_the_command_leaves_table_curves_panels_and_summary(tmp_path: Path):
     arguments = ["--subject", "test_recalibration_study:network", "--images", "4", "--picture", "1", "--device", "cpu"]
@@ -55,5 +66,5 @@ def test_the_command_leaves_table_curves_panels_and_summary(tmp_path: Path):
     assert names >= {"values.parquet", "summary.md", "manifest.json", "diffid_network.png", "panels_network.png"}
     table = Table(parquet.read_table(tmp_path / "values.parquet"))
     for base in PATHS:
-        for name in (as_method(base).name, f"recalibrated_{base}"):
+        for name in (as_method(base).name, f"recalibrated_{base}", f"positive_{base}"):
             assert per_image(table.where(method=name, metric=PRESETS[0])).shape == (4,)

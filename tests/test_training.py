@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from saliency_checks import cache, fixtures
 from saliency_checks.fixtures import DEVELOPMENT, HELD_OUT, data, models, progress, recipes, training, warming
-from saliency_checks.fixtures.recipes import Cells, Memorised, Recipe, Scenes
+from saliency_checks.fixtures.recipes import Cells, Digits, Memorised, Recipe, Scenes
 
 TINY = Recipe(
     name="tiny", architecture="mlp_128", task=Memorised(images=(0, 100), test=(0, 100)),
@@ -91,6 +91,50 @@ def test_one_recipe_gives_one_network_whatever_the_process_is_set_to(recipe: Rec
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert not all(torch.equal(weights[name], other[name]) for name in weights)
     assert {**facts, "seconds": 0} == {**facts_again, "seconds": 0}
+
+
+def test_the_penalty_is_half_the_sum_of_squares_of_all_weights_but_the_last_layer_s() -> None:
+    recipe = dataclasses.replace(TINY, task=Digits(penalty=0.3))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 2)
+    ).double()
+    groups = training._parameters(model, recipe)
+    assert sorted(map(id, model.parameters())) == sorted(id(p) for group in groups for p in group["params"])
+
+    def loss() -> Tensor:
+        return model(torch.ones(2, 1, 4, 4, dtype=torch.float64) * torch.arange(2).view(2, 1, 1, 1)).square().sum()
+
+    weights = [model[0].weight, model[3].weight]
+    whole = loss() + 0.3 / 2 * sum(weight.square().sum() for weight in weights)
+    expected = torch.autograd.grad(whole, list(model.parameters()))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimiser = torch.optim.SGD(groups, lr=1.0)  # its step is the gradient
+    loss().backward()
+    optimiser.step()
+    for parameter, start, due in zip(model.parameters(), before, expected, strict=True):
+        torch.testing.assert_close(start - parameter.detach(), due)
+
+
+def test_the_digits_are_laid_out_as_mnist_is_and_nobody_is_tested_on_what_is_trained() -> None:
+    (images, labels), (other, _) = data.digits("train"), data.digits("test")
+    assert (images.shape, len(other)) == ((1500, 1, 28, 28), 297)
+    assert labels.bincount().min() > 140
+    assert images.min() == 0
+    assert images.max() == 1
+    inside = torch.zeros(28, 28, dtype=torch.bool)
+    inside[4:-4, 4:-4] = True
+    assert not images[..., ~inside].any()
+    assert (images > 0).double().mean() == pytest.approx(0.19, abs=0.01)  # MNIST's
+    assert images.mean() == pytest.approx(0.131, abs=0.01)
+    seen = {image.numpy().tobytes() for image in images}
+    assert not seen & {image.numpy().tobytes() for image in other}
+
+
+def test_a_network_of_digits_is_keyed_by_the_digits() -> None:
+    cnn = recipes.adebayo_digits("cnn", DEVELOPMENT)
+    assert training._digest(cnn) != training._digest(TINY) == data.digest()
+    assert recipes.from_json(recipes.to_json(cnn)) == cnn
 
 
 def test_training_and_loading_leave_the_process_as_it_was(empty_cache: Path) -> None:

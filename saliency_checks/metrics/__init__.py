@@ -12,6 +12,7 @@ from saliency_checks.metrics import (  # noqa: F401
     class_sensitivity,
     complexity,
     contract,
+    cosine_convergence,
     deletion,
     deletion_insertion,
     diffid,

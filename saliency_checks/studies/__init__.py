@@ -29,7 +29,10 @@ EXTRA = "studies need further packages: pip install 'saliency-checks[studies]'"
 def run(name: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     """Parse the study's arguments, measure what is missing, report; returns the exit code."""
     try:
+        from saliency_checks.loading import BadSubject
+        from saliency_checks.registry import UnknownName
         from saliency_checks.studies.store import Mismatch, Store, Unfinished
+        from saliency_checks.subject import Unqualified
 
         study = importlib.import_module(STUDIES[name])
     except ModuleNotFoundError as error:
@@ -50,7 +53,7 @@ def run(name: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         if not options.report_only:
             study.measure(options, store)
         study.report(options, store)
-    except (Mismatch, Unfinished) as error:
+    except (BadSubject, Mismatch, Unfinished, UnknownName, Unqualified) as error:
         print(f"saliency-checks: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from saliency_checks import cache, registry
+from saliency_checks import registry
 from saliency_checks.device import PRECISIONS
 from saliency_checks.explain import BLOCK, derive
 from saliency_checks.loading import build_subject
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Metric
 from saliency_checks.studies import benchmark_report, engines
+from saliency_checks.studies.provenance import code, digest_of
 from saliency_checks.studies.scoring import Scoring, coarser
-from saliency_checks.studies.store import Store, Unit, code
+from saliency_checks.studies.store import Store, Unit
 from saliency_checks.subject import Subject
 
 RANDOM = "random"
@@ -92,7 +93,7 @@ def measure(options: argparse.Namespace, store: Store) -> None:
     units: list[Unit] = []
     for spec in options.subjects:
         subject = build_subject(spec, options.device)
-        digest = _digest(subject)
+        digest = digest_of(subject)
         store.forget(lambda part: part.columns["subject"] == subject.name and part.recipe["subject"] != digest)  # noqa: B023
         for rows in _shards(min(options.images, subject.size), shard):
             planned: set[Any] = set()
@@ -153,11 +154,3 @@ def _passes(cell: Cell, images: int, planned: set[Any]) -> int:
     steps: int = sum(part.steps for key, part in parts.items() if (key, cell.repeat) not in planned)
     planned |= {(key, cell.repeat) for key in parts}
     return images * steps
-
-
-def _digest(subject: Subject) -> str:
-    """Of the model's weights and kind, the images and the classes."""
-    held = {f"model.{name}": value for name, value in subject.model.state_dict().items()}
-    held |= {"inputs": subject.inputs, "targets": subject.targets}
-    rest = "" if subject.source is None else f" {subject.source.digest}"
-    return cache.digest(held, f"{type(subject.model).__name__} {subject.absent}{rest}")[:16]

@@ -6,7 +6,7 @@ Every function returns columns, one value per image and state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Channels = Float[Tensor, "n #c h w"]
     States = Callable[[nn.Module, Float[Tensor, "n c h w"], int, Redraw], Iterator[tuple[str, nn.Module]]]
 
+MOST_COUNTED = 256  # images, for the accuracy of a network
 STATES: dict[str, States] = {
     "top_down": randomization.cascading,
     "bottom_up": randomization.bottom_up,
@@ -73,20 +74,21 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One method on the first images of one subject."""
+    """One method on some images of one subject, those from ``first`` on."""
 
     method: Method
     subject: Subject
     images: int
     seed: int = 0
+    first: int = 0
 
     @property
     def inputs(self) -> Float[Tensor, "n c h w"]:
-        return self.subject.inputs[: self.images]
+        return self.subject.inputs[self.first : self.first + self.images]
 
     @property
     def targets(self) -> Int[Tensor, " n"]:
-        return self.subject.targets[: self.images]
+        return self.subject.targets[self.first : self.first + self.images]
 
     def maps(self, model: nn.Module, *stream: object, predicted: bool = False) -> Channels:
         """Maps under another network, with a random stream of their own."""
@@ -111,6 +113,23 @@ def randomised(asked: Asked, order: str, protocol: Protocol) -> dict[str, list[A
             changed = asked.maps(model, order, redraw, layer, predicted=protocol.predicted)
             rows.add(original, changed, redraw=redraw, step=step, state=layer)
     return rows.columns
+
+
+def accuracies(asked: Asked, protocol: Protocol) -> dict[str, list[Any]]:
+    """Whether each state's network still sees the class of each image, from the output down.
+
+    It must fall to chance: the map of a network that knows no class any more has no class to explain.
+    """
+    rows: dict[str, list[Any]] = {name: [] for name in ("redraw", "step", "state", "image", "score")}
+    inputs, targets = asked.subject.inputs[:MOST_COUNTED], asked.subject.targets[:MOST_COUNTED]
+    for redraw in range(protocol.redraws):
+        for step, (layer, model) in enumerate(asked.states("top_down", redraw, protocol.how), start=1):
+            with torch.no_grad():
+                predicted = torch.cat([model(part) for part in inputs.split(32)]).argmax(1)
+            for image, right in enumerate((predicted == targets).double().tolist()):
+                for name, value in zip(rows, (redraw, step, layer, image, right), strict=True):
+                    rows[name].append(value)
+    return rows
 
 
 def references(asked: Asked, protocol: Protocol, retrained: nn.Module | None) -> dict[str, list[Any]]:
@@ -142,13 +161,13 @@ def permuted(asked: Asked) -> dict[str, list[Any]]:
 
 def pictured(asked: Asked, image: int, how: Redraw) -> dict[str, list[Any]]:
     """The maps of one image, of the trained network and of each step from the output down."""
-    one = Asked(asked.method, asked.subject, image + 1, asked.seed)
+    one = replace(asked, first=image, images=1)
     found = [("image", one.inputs), ("trained", one.maps(one.subject.model, "original"))]
     found += [(layer, one.maps(model, "picture", layer)) for layer, model in one.states("top_down", 0, how)]
     return {
         "redraw": [0] * len(found), "step": list(range(len(found))), "state": [layer for layer, _ in found],
         "image": [image] * len(found), "constant": [False] * len(found),
-        "picture": [maps[image].sum(0).flatten().tolist() for _, maps in found],
+        "picture": [maps[0].sum(0).tolist() for _, maps in found],
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from saliency_checks.studies import published
 from saliency_checks.studies.figures import COLOURS, MARKERS, figure
-from saliency_checks.studies.sanity_report import Table, resampled
 from saliency_checks.studies.store import Store
+from saliency_checks.studies.table import NOTHING, Table, mean_with_limits
 
 Values = NDArray[np.float64]
 Row = dict[str, Any]
@@ -86,7 +85,7 @@ def gates(rows: Mapping[str, Values]) -> dict[str, float]:
 
 
 def _limits(name: str, values: Values) -> dict[str, float]:
-    mean, low, high = resampled(values[None]) if len(values) else (math.nan, math.nan, math.nan)
+    mean, low, high = mean_with_limits(values[None]) if len(values) else NOTHING
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 

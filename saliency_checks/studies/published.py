@@ -41,6 +41,13 @@ CASCADE_SIGNED: dict[str, dict[str, Curve]] = {
         "input_x_gradient": (0.27, 0.12, 0.02, 0.05),
     },
 }
+# Each layer alone drawn again, medians of abs read off the box plots.
+INDEPENDENT_ABS: dict[str, dict[str, Curve]] = {
+    "adebayo_cnn": {
+        "gradient": (0.61, 0.38, 0.34, 0.36),
+        "guided_backprop": (0.89, 0.80, 0.60, 0.55),
+    },
+}
 # The same paper, Figure 5, labels permuted: abs (signed), on Fashion-MNIST, read off the bars.
 PERMUTED: dict[str, dict[str, tuple[float, float]]] = {
     "fashion_cnn": {

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from saliency_checks.explain import subject_maps
+from saliency_checks.explain import ContractError, subject_maps
 from saliency_checks.loading import build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metrics.deletion_insertion import side
 from saliency_checks.registry import get
 from saliency_checks.studies.figures import COLOURS, DIVERGING, SEQUENTIAL, figure
-from saliency_checks.studies.sanity_report import Table, resampled
-from saliency_checks.studies.store import Columns, Store, Unit, code
-from saliency_checks.subject import Subject
+from saliency_checks.studies.provenance import code, digest_of
+from saliency_checks.studies.store import Columns, Nothing, Store, Unit
+from saliency_checks.studies.table import Table, head, mean_with_limits, row, with_limits
+from saliency_checks.subject import Subject, Unqualified
 
 PATHS = ("ig_uniform", "ig_smoothgrad", "ig_squared", "expected_gradients", "agi", "lpi")
 OTHERS = (
@@ -29,6 +33,7 @@ OTHERS = (
 CONTROLS = ("input_magnitude", "edges", "center_blob")
 PRESETS = ("recalibration", "recalibration_accuracy")
 SUBJECTS = ("fashion_cnn", "fashion_cnn_masked", "planted_pixel_a")
+WITHIN = {"recalibration": None, "recalibration_accuracy": (-1.0, 1.0)}  # where DiffID can lie
 LABELS = {"recalibration": "logit", "recalibration_accuracy": "accuracy"}
 
 
@@ -44,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, store: Store) -> None:
     """All parts that are missing."""
     store.setup(images=options.images, picture=options.picture)
-    store.run(list(_units(options)))
+    store.run(list(_units(options, store)))
 
 
 def report(options: argparse.Namespace, store: Store) -> None:
@@ -60,25 +65,50 @@ def report(options: argparse.Namespace, store: Store) -> None:
     store.write("summary.md", "\n".join(_summary(table, subjects)) + "\n")
 
 
-def _units(options: argparse.Namespace) -> Iterator[Unit]:
-    names = [*OTHERS, *(options.method or ()), *CONTROLS]
-    names += [name for base in PATHS for name in (base, f"recalibrated_{base}")]
+def _units(options: argparse.Namespace, store: Store) -> Iterator[Unit]:
+    named = [*OTHERS, *(options.method or ()), *CONTROLS, *PATHS, *(f"recalibrated_{base}" for base in PATHS)]
+    methods = [*map(as_method, named), *(positive(as_method(base)) for base in PATHS)]
     for spec in options.subject or SUBJECTS:
-        for name in names:
-            method = as_method(name)
-            for preset in PRESETS:
-                yield _unit(spec, method, preset, options)
-            yield _unit(spec, method, "picture", options)
-
-
-def _unit(spec: str, method: Method, what: str, options: argparse.Namespace) -> Unit:
-    def make() -> Columns:
         subject = build_subject(spec, options.device)
-        if what == "picture":
-            return _picture(method, subject, options.picture, options.seed)
-        return curves(method, subject, what, min(options.images, len(subject)), options.seed)
+        store.note(device=str(subject.inputs.device))
+        for method in methods:
+            for what in (*PRESETS, "picture"):
+                yield _unit(spec, subject, method, what, options)
 
-    recipe = {"images": options.images, "seed": options.seed, "code": code(method.source or method.explain)}
+
+def positive(method: Method) -> Method:
+    """The same map without what speaks against the class.
+
+    A control: DiffID reads magnitudes, and a re-calibrated map has no negative part, so what that alone gains must be
+    known.
+    """
+
+    def explain(model: nn.Module, inputs: Tensor, targets: Tensor, **supplied: Tensor) -> Tensor:
+        found: Tensor = torch.as_tensor(method.explain(model, inputs, targets, **supplied))
+        return found.clamp(min=0)
+
+    return replace(method, name=f"positive_{method.name}", explain=explain, signed=False, source=None)
+
+
+def _unit(spec: str, subject: Subject, method: Method, what: str, options: argparse.Namespace) -> Unit:
+    def make() -> Columns:
+        """
+        Raises:
+            Nothing: the method says nothing of this subject; the text says why.
+        """
+        if missing := sorted(method.needs - subject.offers):
+            raise Nothing(f"{method.name} needs {', '.join(missing)}; {subject.name} offers none")
+        try:
+            if what == "picture":
+                return _picture(method, subject, min(options.picture, len(subject) - 1), options.seed)
+            return curves(method, subject, what, min(options.images, len(subject)), options.seed)
+        except (Unqualified, ContractError) as error:
+            raise Nothing(str(error)) from error
+
+    recipe = {
+        "subject": digest_of(subject), "images": options.images, "seed": options.seed,
+        "code": code(method.source or method.explain),
+    }  # fmt: skip
     return Unit(columns={"subject": name_of(spec), "metric": what, "method": method.name}, recipe=recipe, make=make)
 
 
@@ -101,7 +131,7 @@ def curves(method: Method, subject: Subject, preset: str, n: int, seed: int) -> 
 def _picture(method: Method, subject: Subject, image: int, seed: int) -> dict[str, list[Any]]:
     found = subject_maps(method, subject, image, image + 1, seed=seed)[0]
     shown = subject.inputs[image].mean(0)
-    return {"kind": ["image", "map"], "picture": [part.flatten().tolist() for part in (shown, found)]}
+    return {"kind": ["image", "map"], "picture": [part.tolist() for part in (shown, found)]}
 
 
 def per_image(rows: Table) -> Any:
@@ -114,41 +144,31 @@ def _summary(table: Table, subjects: Sequence[str]) -> list[str]:
     lines = [
         "# Re-calibration under DiffID",
         "",
-        "Mean over nine shares (95 % interval over images); no published values.",
+        "Mean over nine shares (95 % interval over images).",
     ]
     for subject in subjects:
         own = table.where(subject=subject)
-        lines += [
-            "",
-            f"## {subject}",
-            "",
-            f"![curves](diffid_{subject}.png)",
-            "",
-            f"![panels](panels_{subject}.png)",
-            "",
-        ]
-        lines += ["| method | logit | accuracy |", "| --- | --- | --- |"]
+        lines += ["", f"## {subject}", "", *(f"![{kind}]({kind}_{subject}.png)" for kind in ("diffid", "panels")), ""]
+        lines += head(["method", "logit", "accuracy"])
         for method in own.distinct("method"):
-            cells = [_limits(per_image(own.where(metric=p, method=method))) for p in PRESETS]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-        lines += [
-            "",
-            "What re-calibration changes (paired):",
-            "",
-            "| method | logit | accuracy |",
-            "| --- | --- | --- |",
-        ]
+            found = [_limits(own.where(metric=p, method=method), within=WITHIN[p]) for p in PRESETS]
+            lines.append(row([method, *found]))
+        lines += ["", "Re-calibrated, less the map as it is, and less its positive part alone (paired):", ""]
+        against = {"as it is": "{}", "positive part": "positive_{}"}
+        lines += head(["method", *(f"{LABELS[p]}, {name}" for p in PRESETS for name in against)])
         for base in PATHS:
-            pairs = [
-                [per_image(own.where(metric=p, method=m)) for m in (f"recalibrated_{base}", base)] for p in PRESETS
-            ]
-            lines.append(f"| {base} | {' | '.join(_limits(one - other) for one, other in pairs)} |")
+            ours = {p: own.where(metric=p, method=f"recalibrated_{base}") for p in PRESETS}
+            theirs = [(p, own.where(metric=p, method=name.format(base))) for p in PRESETS for name in against.values()]
+            lines.append(row([base, *(_limits(ours[p], other) for p, other in theirs)]))
     return lines
 
 
-def _limits(values: Any) -> str:
-    mean, low, high = resampled(values[None])
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+def _limits(rows: Table, less: Table | None = None, within: tuple[float, float] | None = None) -> str:
+    """Mean and interval over images of DiffID, or of how much it is more; nothing where there are no rows."""
+    if not len(rows.rows) or (less is not None and not len(less.rows)):
+        return ""
+    values = per_image(rows) - (per_image(less) if less is not None else 0.0)
+    return with_limits(mean_with_limits(values[None], within=within), "+.3f")
 
 
 def _curves(store: Store, own: Table, subject: str) -> None:
@@ -168,13 +188,15 @@ def _curves(store: Store, own: Table, subject: str) -> None:
                     ("random", "#999999", "--"),
                     (base, COLOURS[0], "-"),
                     (f"recalibrated_{base}", COLOURS[1], "-"),
+                    (f"positive_{base}", COLOURS[2], ":"),
                 )
                 for i, (method, colour, dashes) in enumerate(shown):
-                    one = rows.where(method=method)
+                    if not len((one := rows.where(method=method)).rows):
+                        continue  # not measured
                     shares = one.distinct("share")
-                    mean, low, high = np.array([one.where(share=s).mean("diffid") for s in shares]).T
-                    name = ("random order", "as it is", "re-calibrated")[i]
-                    ax.plot(shares, mean, dashes, color=colour, marker="os^"[i], markersize=3, label=name)
+                    mean, low, high = np.array([one.where(share=s).mean("diffid", WITHIN[preset]) for s in shares]).T
+                    name = ("random order", "as it is", "re-calibrated", "positive part alone")[i]
+                    ax.plot(shares, mean, dashes, color=colour, marker="os^D"[i], markersize=3, label=name)
                     ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
                 ax.set_title(base)
                 ax.axhline(0, color="k", linewidth=0.5)
@@ -182,7 +204,7 @@ def _curves(store: Store, own: Table, subject: str) -> None:
         for ax in axes[-1]:
             ax.set_xlabel("share removed")
         handles, labels = axes[0][0].get_legend_handles_labels()
-        whole.legend(handles, labels, loc="outside lower center", ncols=3)
+        whole.legend(handles, labels, loc="outside lower center", ncols=4)
         whole.suptitle(f"{subject}: lowest-ranked removed minus highest-ranked removed")
 
 
@@ -198,17 +220,18 @@ def _panels(store: Store, rows: Table, subject: str) -> None:
         for top, below, name in zip(*axes, columns, strict=True):
             top.set_title(name.replace("integrated", "int.").replace("_", "\n"), fontsize=6.5, loc="center")
             if name == "image":
-                top.imshow(_square(rows.where(method="gradient", kind="image")), cmap="gray")
+                top.imshow(_shown(rows.where(method="gradient", kind="image")), cmap="gray")
                 continue
-            picture = _square(rows.where(method=name, kind="map"))
+            if not len(rows.where(method=name).rows):
+                continue
+            picture = _shown(rows.where(method=name, kind="map"))
             reach = np.quantile(np.abs(picture), 0.99) or 1.0
             top.imshow(picture / reach, cmap=DIVERGING, vmin=-1, vmax=1)
             if name in PATHS:
-                picture = _square(rows.where(method=f"recalibrated_{name}", kind="map"))
+                picture = _shown(rows.where(method=f"recalibrated_{name}", kind="map"))
                 below.imshow(picture / (np.quantile(picture, 0.99) or 1.0), cmap=SEQUENTIAL, vmin=0, vmax=1)
                 below.set_title("re-calibrated", fontsize=6, loc="center")
 
 
-def _square(rows: Table) -> Any:
-    flat = np.array(rows.rows["picture"].to_pylist()[0])
-    return flat.reshape(int(len(flat) ** 0.5), -1)
+def _shown(rows: Table) -> Any:
+    return np.array(rows.rows["picture"].to_pylist()[0])

@@ -9,61 +9,86 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-
-from saliency_checks.fixtures import data, recipes, training
-from saliency_checks.fixtures.splits import DEVELOPMENT
-from saliency_checks.loading import build_subject, name_of
+from saliency_checks.explain import ContractError
+from saliency_checks.fixtures import data
+from saliency_checks.loading import name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metric import Draw
 from saliency_checks.randomization import Redraw
 from saliency_checks.registry import get
-from saliency_checks.studies import sanity_report
-from saliency_checks.studies.cascades import NULL, STATES, Asked, Protocol, permuted, pictured, randomised, references
-from saliency_checks.studies.store import Columns, Store, Unit, code
+from saliency_checks.studies import sanity_networks, sanity_report
+from saliency_checks.studies.cascades import (
+    NULL,
+    STATES,
+    Asked,
+    Protocol,
+    accuracies,
+    permuted,
+    pictured,
+    randomised,
+    references,
+)  # fmt: skip
+from saliency_checks.studies.provenance import code, digest_of
+from saliency_checks.studies.store import Columns, Nothing, Store, Unit
 from saliency_checks.subject import Subject, Unqualified
 
 METHODS = (
     "gradient", "smoothgrad", "guided_backprop", "grad_cam", "guided_grad_cam", "integrated_gradients",
     "input_x_gradient", "smoothgrad_ig",
 )  # fmt: skip
-NETWORKS = ("adebayo_cnn", "adebayo_mlp")
-TWINS = ("fashion_cnn", "fashion_mlp")
-INFORMATIONAL = ("efficient_mprt", "random_logit", "cosine_convergence")
+TWINS = ("fashion_cnn", "fashion_mlp", sanity_networks.RESNET)
+# sMPRT explains so many noisy copies of each image instead of fifty, of fewer images and by few passes a map: every
+# step of the cascade costs them all.
+SMOOTH, SMOOTH_IMAGES = "smooth_mprt@samples=8", 8
+INFORMATIONAL = ("efficient_mprt", SMOOTH, "random_logit", "cosine_convergence")
 PAPER_IMAGES = 10
+STEPS = 17  # the paper's blocks of Inception v3
 DEAREST = frozenset({"smoothgrad_ig"})  # 150 passes an image: only where the paper has it
+DEAR = DEAREST | {"smoothgrad", "integrated_gradients"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``saliency-checks study sanity-checks``."""
     add = parser.add_argument
-    add("--network", action="append", metavar="NAME", help=f"default {' and '.join(NETWORKS)}; any subject's name")
-    add("--twins", action="append", metavar="NAME", help=f"subjects with permuted twins; default {' and '.join(TWINS)}")
+    clothes, digits = map(" and ".join, (sanity_networks.CLOTHES, sanity_networks.DIGITS))
+    own = f"default {clothes}; or {digits} (scikit-learn's), or any subject's name"
+    add("--network", action="append", metavar="NAME", help=own)
+    add("--twins", action="append", metavar="NAME", help=f"with permuted twins; default {', '.join(TWINS)}; or none")
     add("--method", action="append", metavar="NAME", help=f"default {', '.join(METHODS)}")
+    add(
+        "--order",
+        action="append",
+        choices=tuple(STATES),
+        help="of the layers drawn again; default all; top_down always",
+    )
     add("--images", type=int, default=16, help="explained per network; default 16")
     add("--redraws", type=int, default=3, help="of the random weights; default 3")
     add("--picture", type=int, default=7, help="number of the image that is shown; default 7")
-    add("--steps", type=int, help="group the layers into at most so many; default each by itself")
+    add("--steps", type=int, default=STEPS, help=f"layers in so many groups at most; default {STEPS}; 0 for each alone")
     add("--law", choices=("own", "truncated"), default="own", help="initialiser: the layer's or N(0, 0.01), cut off")
     add("--statistics", choices=("recalibrated", "reset", "kept"), default="recalibrated", help="of batch norms")
+    add("--buffers", action="store_true", help="draw bare floating buffers again as well")
 
 
 def measure(options: argparse.Namespace, store: Store) -> None:
     """All parts that are missing."""
     store.setup(
-        images=options.images, redraws=options.redraws, steps=options.steps, law=options.law,
+        images=options.images, redraws=options.redraws, steps=options.steps, law=options.law, buffers=options.buffers,
         statistics=options.statistics, picture=options.picture, data=data.digest(),
     )  # fmt: skip
     methods = [as_method(name) for name in options.method or METHODS]
     units: list[Unit] = []
-    for network in options.network or NETWORKS:
-        units += _network_units(network, [*methods, NULL], options)
+    for network in options.network or sanity_networks.CLOTHES:
+        subject = sanity_networks.subject_of(network, options.device)
+        store.note(device=str(subject.inputs.device))
+        units += _network_units(network, subject, [*methods, NULL], options)
     for network in options.twins or TWINS:
-        units += [_unit(network, m, "permuted", options, permuted) for m in methods if _serves(m, network)]
+        if network != "none":
+            subject = sanity_networks.subject_of(network, options.device)
+            units += [_unit(network, subject, m, "permuted", options, permuted) for m in methods]
     store.run(units)
 
 
@@ -72,24 +97,31 @@ def report(options: argparse.Namespace, store: Store) -> None:
     sanity_report.write(store)
 
 
-def _network_units(network: str, methods: list[Method], options: argparse.Namespace) -> list[Unit]:
-    how = Redraw(most=options.steps, law=options.law, statistics=options.statistics)
+def _network_units(network: str, subject: Subject, methods: list[Method], options: argparse.Namespace) -> list[Unit]:
+    how = Redraw(
+        most=options.steps or None, law=options.law, statistics=options.statistics, buffers=options.buffers
+    )  # fmt: skip
     ours = Protocol(images=options.images, redraws=options.redraws, how=how)
     theirs = replace(ours, images=min(PAPER_IMAGES, options.images), redraws=1, predicted=True)
-    retrained = partial(_retrained, network)
-    units = []
+    retrained = partial(sanity_networks.retrained, network)
+    orders = dict.fromkeys(("top_down", *(options.order or STATES)))
+    shown = min(options.picture, len(subject) - 1)
+    unit = partial(_unit, network, subject, options=options)
+    units = [unit(NULL, "accuracy", make=lambda a: accuracies(a, ours), protocol=ours)]
     for m in methods:
-        if not _serves(m, network):
-            continue
-        units.append(_unit(network, m, "paper", options, partial(_cascade, "top_down", theirs), theirs))
-        for order in STATES if m.name not in DEAREST else ("top_down",):
-            units.append(_unit(network, m, order, options, partial(_cascade, order, ours), ours))
-        units.append(_unit(network, m, "references", options, lambda a: references(a, ours, retrained()), ours))
+        units.append(unit(m, "paper", make=partial(_cascade, "top_down", theirs), protocol=theirs))
+        for order in orders if m.name not in DEAREST else ("top_down",):
+            units.append(unit(m, order, make=partial(_cascade, order, ours), protocol=ours))
+        units.append(unit(m, "references", make=lambda a: references(a, ours, retrained()), protocol=ours))
         if m is not NULL:
-            units.append(_unit(network, m, "pictures", options, lambda a: pictured(a, options.picture, how), ours))
-        if m is not NULL and m.name not in DEAREST:
-            units += [_unit(network, m, x, options, partial(_metric, x)) for x in INFORMATIONAL]
+            units.append(unit(m, "pictures", make=lambda a: pictured(a, shown, how), protocol=ours))
+            units += [unit(m, name, make=partial(_metric, name)) for name in _informational(m)]
     return units
+
+
+def _informational(method: Method) -> list[str]:
+    without = set(INFORMATIONAL) if method.name in DEAREST else {SMOOTH} if method.name in DEAR else set()
+    return [name for name in INFORMATIONAL if name not in without]
 
 
 def _cascade(order: str, protocol: Protocol, asked: Asked) -> Columns:
@@ -98,17 +130,15 @@ def _cascade(order: str, protocol: Protocol, asked: Asked) -> Columns:
 
 def _metric(name: str, asked: Asked) -> Columns:
     """A registered metric's scores; they need no second map, so they have a column of their own."""
-    metric = get("metrics", name)
-    draw = Draw(n=asked.images, seed=asked.seed, redraws=1)
-    try:
-        values = metric.measure(asked.method, asked.subject, draw).values.mean((0, 1))
-    except Unqualified:
-        values = torch.empty(0).numpy()
+    images = min(asked.images, SMOOTH_IMAGES) if name == SMOOTH else asked.images
+    scores = get("metrics", name).measure(asked.method, asked.subject, Draw(n=images, seed=asked.seed, redraws=1))
+    values = scores.values.mean((0, 1))
     return {"image": list(range(len(values))), "score": values}
 
 
 def _unit(
     network: str,
+    subject: Subject,
     method: Method,
     order: str,
     options: argparse.Namespace,
@@ -116,36 +146,19 @@ def _unit(
     protocol: Protocol | None = None,
 ) -> Unit:
     def made() -> Columns:
-        return make(Asked(method, _subject(network, options.device), options.images, options.seed))
+        """
+        Raises:
+            Nothing: the method says nothing of this network; the text says why.
+        """
+        if missing := sorted(method.needs - subject.offers):
+            raise Nothing(f"{method.name} needs {', '.join(missing)}; {subject.name} offers none")
+        try:
+            return make(Asked(method, subject, min(options.images, len(subject)), options.seed))
+        except (Unqualified, ContractError) as error:
+            raise Nothing(str(error)) from error
 
     recipe: dict[str, Any] = {
-        "images": options.images, "seed": options.seed, "code": code(method.source or method.explain),
-        "protocol": asdict(protocol) if protocol else None,
+        "subject": digest_of(subject), "images": options.images, "seed": options.seed,
+        "code": code(method.source or method.explain), "protocol": asdict(protocol) if protocol else None,
     }  # fmt: skip
     return Unit(columns={"network": name_of(network), "order": order, "method": method.name}, recipe=recipe, make=made)
-
-
-def _serves(method: Method, network: str) -> bool:
-    """A network without convolutions has no class activation maps."""
-    return "conv" not in method.needs or "mlp" not in network
-
-
-@cache
-def _subject(network: str, device: str) -> Subject:
-    if network not in NETWORKS:
-        return build_subject(network, device)
-    model, facts = training.trained(recipes.adebayo(network.removeprefix("adebayo_"), DEVELOPMENT))
-    images, labels = (part[slice(*DEVELOPMENT.test)] for part in data.embedded("test"))
-    with torch.no_grad():
-        right = torch.cat([model(part) for part in images.split(250)]).argmax(1) == labels
-    found = Subject(model, images[right], labels[right], name=network, absent=0.0, facts=facts)
-    return build_subject(found, device)
-
-
-@cache
-def _retrained(network: str) -> nn.Module | None:
-    """The same task learned from another seed: what similarity a change of weights that changes nothing leaves."""
-    if network not in NETWORKS:
-        return None
-    model: nn.Module = training.trained(recipes.adebayo(network.removeprefix("adebayo_"), DEVELOPMENT, replica=1))[0]
-    return model

@@ -1,24 +1,19 @@
 """What a study measured, on disk: one Parquet file per unit of work, whole or not there, so that a killed run goes on.
 
-A unit is named by its columns and made by its recipe. Its file says both; one that is cut off, damaged, or made by
-another recipe is made again. There is one file per name, so nothing is ever there twice.
+A unit is named by its columns and made by its recipe and by this program. Its file says all three; one that is cut off,
+damaged, or made by another recipe or program is made again. There is one file per name, so nothing is ever there twice.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
 import os
-import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +21,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from saliency_checks.studies.bar import Bar
+from saliency_checks.studies.provenance import program, sha_of, versions
 
 FORMAT = 1
-PACKAGES = ("saliency-checks", "captum", "numpy", "pyarrow", "scipy", "torch", "torchvision")
 SHOWN = 10  # failures
 
 Columns = Mapping[str, Any]  # values per row, by column; a single value stands in every row
@@ -92,7 +87,8 @@ class Unit:
     def identity(self) -> str:
         """What a part must say that it is."""
         rows = {} if self.rows is None else {"rows": self.rows}
-        return json.dumps({"format": FORMAT, "columns": dict(self.columns), "recipe": self.recipe, **rows})
+        made = {"format": FORMAT, "program": program(), "columns": dict(self.columns), "recipe": self.recipe}
+        return json.dumps({**made, **rows})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,13 +311,13 @@ class Store:
         _replace(self.out / name, lambda file: file.write_text(text, "utf-8"))
 
     def finish(self, *, seconds: float, seed: int, **facts: Any) -> None:
-        """The manifest: versions, seed, what each part is made of and took, hashes of the results."""
+        """The manifest: versions, this program, seed, what each part is made of and took, hashes of the results."""
         parts = {file.name: said for file in self.parts.glob("*.parquet") if (said := self._asked(file)[1])}
         results = sorted(file for file in self.out.iterdir() if file.is_file() and file.name != "manifest.json")
         self.note(
-            versions=versions(), seed=seed, parts=parts, seconds_of_last_run=round(seconds, 1),
+            versions=versions(), program=program(), seed=seed, parts=parts, seconds_of_last_run=round(seconds, 1),
             seconds=round(sum(part["seconds"] for part in parts.values()), 1),
-            sha256={file.name: _sha(file) for file in results if not file.name.startswith(".")}, **facts,
+            sha256={file.name: sha_of(file) for file in results if not file.name.startswith(".")}, **facts,
         )  # fmt: skip
 
 
@@ -333,27 +329,6 @@ def one_by_one(
         show(unit.label)
         commit(unit, Made.by(unit.make))
     return {}
-
-
-def versions() -> dict[str, str]:
-    """Of this program, of what it measures with, and of the machine's kind."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def code(function: Any) -> str:
-    """What tells whether a callable is still the same: this program's version, or a hash of the file it is in."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = inspect.unwrap(function) if callable(function) else function
-    module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
-    if module is None or module.__name__.startswith("saliency_checks."):
-        return versions().get("saliency-checks", "")
-    file = getattr(module, "__file__", None)
-    return _sha(Path(file)) if file else module.__name__
 
 
 def _table(unit: Unit, columns: Columns) -> pa.Table:
@@ -390,7 +365,3 @@ def _replace(file: Path, write: Callable[[Path], Any]) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sha(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
