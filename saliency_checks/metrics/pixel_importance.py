@@ -60,10 +60,12 @@ class Pointing:
             raise ValueError(f"at {self.at!r}: expected spots or pixels")
 
 
-def pointed_at(method: Method, subject: Subject, attributions: Float[Tensor, "n h w"], at: str, seed: int) -> Masks:
+def pointed_at(
+    method: Method, subject: Subject, attributions: Float[Tensor, "n h w"], at: str, lot: torch.Generator
+) -> Masks:
     """The mask of what each of the first maps points at, see :class:`Pointing`; ties by lot."""
     assert subject.truth is not None
-    truth, lot = subject.truth[: len(attributions)], generator("pixel importance", subject.name, seed)
+    truth = subject.truth[: len(attributions)]
     if at == "spots" and subject.decoys is not None:
         spots = torch.cat([truth.unsqueeze(1), subject.decoys[: len(truth)]], dim=1)
         return spots[torch.arange(len(spots)), maps.strict_order(strengths(attributions, subject), lot)[:, 0]]
@@ -81,10 +83,11 @@ def _members(subject: Subject, draw: Draw) -> list[tuple[Subject, Rows]]:
 def _importance(kind: str, method: Method, subject: Subject, draw: Draw, settings: Pointing) -> Scores:
     ask, sign = {"additive": (alone, 1), "subtractive": (without, -1)}[kind]
     values, missed, constant = [], [], []
-    for member, rows in _members(subject, draw):
+    for i, (member, rows) in enumerate(_members(subject, draw)):
         assert member.truth is not None
         found = subject_maps(method, member, 0, int(rows[-1]) + 1, seed=draw.seed)
-        chosen = pointed_at(method, member, found, settings.at, draw.seed)[rows]
+        lot = generator("ties", member.name, i, draw.seed)  # that of pixel_recovery
+        chosen = pointed_at(method, member, found, settings.at, lot)[rows]
         is_miss = ~(chosen & member.truth[rows]).flatten(1).any(1)
         cost = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         if is_miss.any():  # on a hit both are the same question

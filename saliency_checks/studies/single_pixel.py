@@ -32,7 +32,7 @@ CONTROLS = ("random", "input_magnitude", "chroma")
 GRID = "0,0"  # of the paper: 0,0  0,5  3,5  3,3  1,3 (position, colour)
 PIXEL, CLUSTER, DECOYS = "SinglePixelDataset", "PixelClusterDataset", "decoys"  # two names of the paper's table
 # What says nothing of the design with decoys, where each image has its own places and colours.
-PIXEL_ONLY = {"side": 1, "colours": "random", "labels": "independent", "train_sd": GRID, "test_sd": None, "size": 0}
+PIXEL_ONLY = {"side": 1, "colours": "random", "labels": "independent", "train_sd": None, "test_sd": None, "size": 0}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--side", type=int, default=1, help="of the planted square; more than 1 is the cluster")
     add("--model-seeds", type=int, default=3, help="networks per design; default 3")
     add("--data-seeds", type=int, default=1, help="designs; default 1")
-    add("--train-sd", default=GRID, metavar="POS,COL", help="deviations in training; default 0,0")
+    add("--train-sd", action="append", metavar="POS,COL", help="deviations in training; repeatable, default 0,0")
     add("--test-sd", action="append", metavar="POS,COL", help="deviations in tests; repeatable, default 0,0")
     add("--images", type=int, default=512, help="tested per network; default 512")
     add("--method", help="a registered method beside the paper's five and the controls", **several)
@@ -68,11 +68,11 @@ def measure(options: argparse.Namespace, store: Store) -> None:
     """
     _check(options)
     fixed = (
-        "design", "training", "epochs", "rate", "count", "data", "size", "labels", "colours", "side", "train_sd",
-        "images",
+        "design", "training", "epochs", "rate", "count", "data", "size", "labels", "colours", "side", "images",
     )  # fmt: skip
     store.setup(**{name: getattr(options, name) for name in fixed})
-    cells = [Cell(recipe, test, options) for recipe in recipes(options) for test in _tests(options)]
+    store.note(device=str(devices.pick(options.device)))
+    cells = [Cell(recipe, test, options) for recipe in recipes(options) for test in _pairs(options.test_sd)]
     units = [cell.unit() for cell in cells]
     if options.workers > 1:
         with workers.pool(options.workers) as pool:
@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.data == pixel_data.FOLDER and options.labels == "background":
         raise Mismatch("--labels background needs classes, and the pictures of a folder have none")
     try:
-        _pair(options.train_sd), _tests(options)
+        _pairs(options.train_sd), _pairs(options.test_sd)
     except ValueError as error:
         raise Mismatch(f"{error}: expected two numbers, position and colour, such as --test-sd 3,5") from error
     try:
@@ -113,11 +113,10 @@ def recipes(options: argparse.Namespace) -> Iterator[pixel_models.PixelRecipe]:
     """The networks of the grid."""
     training = pixel_models.TRAININGS[options.training]
     training = replace(training, epochs=options.epochs or training.epochs, rate=options.rate or training.rate)
-    position, colour = _pair(options.train_sd)
     usual = "small_cnn" if options.design == "pixel" else pixel_models.AMONG_DECOYS
-    for network, data_seed, model_seed in product(
-        options.network or [usual], range(1, 1 + options.data_seeds), range(options.model_seeds)
-    ):
+    networks, pairs = options.network or [usual], _pairs(options.train_sd)
+    data_seeds, model_seeds = range(1, 1 + options.data_seeds), range(options.model_seeds)
+    for network, (position, colour), data_seed, model_seed in product(networks, pairs, data_seeds, model_seeds):
         design = Design(
             data_seed=data_seed, position_sd=position, colour_sd=colour, side=options.side, colours=options.colours,
             labels=options.labels, kind=options.design,
@@ -126,10 +125,6 @@ def recipes(options: argparse.Namespace) -> Iterator[pixel_models.PixelRecipe]:
             network=network, seed=model_seed, design=design, training=training, data=options.data, size=options.size,
             count=options.count,
         )  # fmt: skip
-
-
-def _tests(options: argparse.Namespace) -> list[tuple[float, float]]:
-    return list(map(_pair, options.test_sd or [GRID]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +227,10 @@ def _backgrounds(options: argparse.Namespace, *, train: bool) -> tuple[Tensor, T
     return found
 
 
-def _pair(text: str) -> tuple[float, float]:
-    position, colour = map(float, text.split(","))
-    return position, colour
+def _pairs(texts: list[str] | None) -> list[tuple[float, float]]:
+    """Deviations of position and colour."""
+    found = []
+    for text in texts or [GRID]:
+        position, colour = map(float, text.split(","))
+        found.append((position, colour))
+    return found

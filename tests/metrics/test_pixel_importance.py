@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import saliency_checks as sc
 from saliency_checks.case import applicable
 from saliency_checks.decision import needing
 from saliency_checks.graft import factory
@@ -123,6 +124,13 @@ def test_verdicts(method, verdict):
         result = run(metric, method, subject)
         assert result.verdict == verdict, result
         assert result.controls["random"] > 0.5
+
+
+@pytest.mark.parametrize("method", [constant, white_noise, gradient], ids=lambda m: m.name)
+def test_where_the_cause_is_the_cause_it_is_what_recovery_says_also_where_a_lot_decides(method):
+    subject = detector(96)
+    recovered = sc.measure("pixel_recovery", method, subject, n=96)[needing(subject, 96)]
+    assert sc.measure("subtractive_importance", method, subject, n=96).tolist() == (1 - recovered).tolist()
 
 
 class Default(nn.Module):
