@@ -55,7 +55,9 @@ def _pointing(store: Store, network: str, own: Sequence[Row]) -> None:
         left.set_title("maximum at the planted pixel (one mark per seed)")
         right.axhline(0, color="k", linewidth=0.6)
         right.set_ylim(-1.05, 1.05)
-        right.set_title(f"importance, planted minus pointed at, on misses if {LEAST_MISSED} (open: subtractive)")
+        right.set_title("importance on misses, planted minus pointed at")
+        told = f"filled: additive; open: subtractive; blank: fewer than {LEAST_MISSED} misses that need their pixel"
+        right.text(0.01, 0.02, told, transform=right.transAxes, color="0.4", fontsize=8)
         right.set_xlim(left.get_xlim())
         handles, labels = left.get_legend_handles_labels()
         whole.legend(handles, labels, loc="outside lower center", ncols=5)
