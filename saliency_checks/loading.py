@@ -132,13 +132,13 @@ def _on_device(subject: Subject, device: torch.device) -> Subject:
             )  # fmt: skip
         return value
 
-    twins, layered = subject.twins, subject.layered
+    twins, layered, pairs = subject.twins, subject.layered, subject.contrast
     return replace(
         subject,
         model=move(subject.model), inputs=move(subject.inputs), targets=move(subject.targets).long(),
         references=move(subject.references), clean=move(subject.clean),
         truth=move(subject.truth), decoys=move(subject.decoys),
-        contrast=move(subject.contrast),
+        contrast=(lambda: move(pairs())) if callable(pairs) else move(pairs),
         twins=(lambda: move(twins())) if twins else None,
         layered=partial(_later, layered, device) if layered else None,
         replicas=tuple(partial(_later, build, device) for build in subject.replicas),

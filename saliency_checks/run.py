@@ -150,7 +150,7 @@ def _look(
         draw = Draw(n=first * 2**look, seed=record.seed, redraws=profile.redraws, replicas=profile.replicas)
         progress(f"{record.key}: {draw.n} images" + (", still open: drawing more" if look else ""))
         found = [
-            (reading, scores, _judge(metric, scores, bound, look, profile.looks, len(readings), record))
+            (reading, scores, _judge(metric, scores, bound, look, profile.looks, draw, len(readings), record))
             for reading in readings
             for scores in [metric.measure(reading, subject, draw)]
         ]
@@ -180,8 +180,9 @@ def _readings(metric: Metric, method: Method) -> list[Method]:
 
 
 def _judge(
-    metric: Metric, scores: Scores, bound: Bound | None, look: int, looks: int, readings: int, record: Result
-) -> Judgement:
+    metric: Metric, scores: Scores, bound: Bound | None, look: int, looks: int, draw: Draw, readings: int,
+    record: Result,
+) -> Judgement:  # fmt: skip
     if not np.isfinite(scores.values).all():
         raise ValueError(f"{metric.name} gave a score that is no number")
     if metric.exact:
@@ -190,7 +191,8 @@ def _judge(
         return Judgement(verdict=verdict, score=score, low=score, high=score, group=0, n=scores.n, n_needed=None)
     rule = judge if metric.quantile is None else partial(judge_quantile, quantile=metric.quantile)
     judgement = rule(
-        scores.values, bound or Bound.parse(">= 0"), binary=metric.binary, look=look, looks=looks, readings=readings,
+        scores.values, bound or Bound.parse(">= 0"), binary=metric.binary, look=look, looks=looks,
+        last=scores.n < draw.n, readings=readings,
         rng=np.random.default_rng(derive(record.key, record.seed, "interval", look)),
     )  # fmt: skip
     if bound is None:

@@ -104,7 +104,7 @@ class Subject:
             of the images, at most 64.
         truth: mask of the pixels that cause the target class (N, H, W).
         decoys: masks of the exchangeable pixels that do not (N, D, H, W).
-        contrast: images with two causes.
+        contrast: images with two causes, or what builds them when first needed.
         removable: whether deleting the truth takes the class away (verified by whoever built the subject).
         indivisible: the cause goes with any of its pixels (a pattern), so that an order of pixels says nothing.
         natural: whether deletion and insertion may be judged on these images.
@@ -133,7 +133,7 @@ class Subject:
     references: Float[Tensor, "m c h w"] | None = field(default=None, repr=False, kw_only=True)
     truth: Bool[Tensor, "n h w"] | None = field(default=None, repr=False, kw_only=True)
     decoys: Bool[Tensor, "n d h w"] | None = field(default=None, repr=False, kw_only=True)
-    contrast: Contrast | None = field(default=None, repr=False, kw_only=True)
+    contrast: Contrast | Callable[[], Contrast] | None = field(default=None, repr=False, kw_only=True)
     removable: bool = field(default=False, kw_only=True)
     indivisible: bool = field(default=False, kw_only=True)
     natural: bool = field(default=True, kw_only=True)
@@ -220,6 +220,21 @@ class Subject:
         built: list[Subject] = self.cache.setdefault("replicas", [])
         built.extend(build() for build in self.replicas[len(built) : replicas])
         return (self, *built[:replicas])
+
+    @property
+    def pairs(self) -> Contrast:
+        """The images with two causes.
+
+        Raises:
+            Unqualified: they cannot be built.
+        """
+        assert self.contrast is not None
+        if isinstance(self.contrast, Contrast):
+            return self.contrast
+        if "pairs" not in self.cache:
+            self.cache["pairs"] = self.contrast()
+        built: Contrast = self.cache["pairs"]
+        return built
 
     @property
     def population(self) -> Subject:

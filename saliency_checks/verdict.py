@@ -6,7 +6,8 @@ at most ``error / 2`` over all looks, so the interval shown covers the worst gro
 
 **Looks.** Images are drawn in doubling steps up to a planned number of looks; each look spends a share of the error in
 proportion to the images that it adds (the uniform spending function of Lan and DeMets 1983: 1/4, 1/4, 1/2 for three
-looks; Boole's inequality sums them), which leaves fewer methods undecided than equal or falling shares. Betting
+looks; Boole's inequality sums them), which leaves fewer methods undecided than equal or falling shares. Where the
+images run out, that look is the last one and spends what is left. Betting
 confidence sequences (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
 2024) need scores of known range, which ratios of similarities have not, and pay for looks that are never taken.
 
@@ -107,8 +108,11 @@ class Judgement:
     advice: str = ""
 
 
-def spend(look: int, looks: int, error: float = ERROR) -> float:
+def spend(look: int, looks: int, error: float = ERROR, *, last: bool = False) -> float:
     """Error that this look (from 0) of the planned looks may make; the shares of all looks sum to ``error``.
+
+    Args:
+        last: there will be no other look, because there are no more images: all that is left.
 
     Raises:
         ValueError: unless ``0 <= look < looks`` and ``0 < error < 1``.
@@ -117,6 +121,8 @@ def spend(look: int, looks: int, error: float = ERROR) -> float:
         raise ValueError(f"look {look} of {looks}: expected 0 <= look < looks")
     if not 0 < error < 1:
         raise ValueError(f"error {error}: expected a probability between 0 and 1")
+    if last:
+        return error * (1 - (2.0 ** (look - looks) if look else 0.0))
     return error * 2.0 ** (max(look, 1) - looks)
 
 
@@ -143,6 +149,7 @@ def judge(
     binary: bool,
     look: int,
     looks: int,
+    last: bool = False,
     readings: int = 1,
     error: float = ERROR,
     rng: np.random.Generator,
@@ -156,6 +163,7 @@ def judge(
     Args:
         values: array (groups, redraws, images), finite, with all images up to this look.
         look, looks: this look, from 0, and how many are planned at most.
+        last: the images have run out.
         readings: how many readings of the same maps are judged.
         error: probability of a wrong verdict over all looks.
 
@@ -166,7 +174,7 @@ def judge(
         raise ValueError(
             f"scores {values.shape}, readings {readings}: expected (groups, redraws, images), at least 1 of each"
         )
-    side = spend(look, looks, error) / 2
+    side = spend(look, looks, error, last=last) / 2
     levels = side / readings, side / len(values)  # of a wrong PASS, of a wrong FAIL
     if bound.op == ">=":
         return _judge(values, bound.value, binary, levels, rng)
@@ -176,8 +184,8 @@ def judge(
 
 
 def judge_quantile(
-    values: Array, bound: Bound, *, quantile: float, binary: bool = False, look: int, looks: int, readings: int = 1,
-    error: float = ERROR, rng: np.random.Generator,
+    values: Array, bound: Bound, *, quantile: float, binary: bool = False, look: int, looks: int, last: bool = False,
+    readings: int = 1, error: float = ERROR, rng: np.random.Generator,
 ) -> Judgement:  # fmt: skip
     """As `judge`, for a quantile of scores from 0 on where less is better: does a share of them hold the bound?
 
@@ -193,7 +201,9 @@ def judge_quantile(
 
     def at(edge: float) -> Judgement:
         hits = (values <= edge).astype(float)
-        return judge(hits, share, binary=True, look=look, looks=looks, readings=readings, error=error, rng=rng)
+        return judge(
+            hits, share, binary=True, look=look, looks=looks, last=last, readings=readings, error=error, rng=rng
+        )
 
     steps = sorted({0.0, *map(float, values.flatten())})  # 0: as far down as the scores can go
     judged = [at(step) for step in steps]

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 import pytest
 import torch
-from test_graft import trained_vit
+from test_graft import TinyViT, briefly_trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -141,7 +141,7 @@ def test_guided_grad_cam_is_fine_and_localised():
 def planted() -> Subject:
     """A cause grafted onto a small vision transformer of 7 x 7 patches."""
     fashion = build_subject("fashion_cnn")
-    return build_subject(graft(Subject(trained_vit(), fashion.inputs, fashion.targets, name="tiny_vit")))
+    return build_subject(graft(Subject(briefly_trained(TinyViT), fashion.inputs, fashion.targets, name="tiny_vit")))
 
 
 @pytest.mark.slow

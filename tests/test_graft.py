@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from saliency_checks.graft.model import Grafted, LayerGrafted
 from saliency_checks.graft.scenes import Canvas, orientations, paint
 from saliency_checks.loading import BadSubject, build_subject
 from saliency_checks.method import as_method
-from saliency_checks.metrics.acuity import EFFECTS, NEVER, thresholds
+from saliency_checks.metrics.acuity import EFFECTS, NEVER, TRIAL, thresholds
 from saliency_checks.metrics.pixel_recovery import beats_decoys
 from saliency_checks.result import FAIL, PASS, SKIP
 from saliency_checks.run import run
@@ -155,13 +156,33 @@ class Wrapped(nn.Module):
         return type("Output", (), {"logits": logits})()
 
 
-def trained_vit() -> nn.Module:
+class Residual(nn.Module):
+    """Two convolutions with batch norm, around which the input goes as well."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+        self.norm, self.last = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.last(self.second(F.relu(self.norm(self.first(x))))))
+
+
+def tiny_resnet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, stride=2, padding=1), nn.ReLU(), Residual(12), nn.MaxPool2d(2), Residual(12),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+    )  # fmt: skip
+
+
+def briefly_trained(make: Callable[[], nn.Module]) -> nn.Module:
+    """On 8,000 of the embedded images, a few seconds."""
     from saliency_checks.fixtures import data
 
     images, labels = data.embedded("train")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = TinyViT()
+        model = make()
         optimiser = torch.optim.Adam(model.parameters(), 3e-3)
         for batch in torch.randperm(len(images))[:8000].split(64):
             optimiser.zero_grad()
@@ -171,7 +192,8 @@ def trained_vit() -> nn.Module:
 
 
 MODELS = {
-    "vit": trained_vit,
+    "vit": lambda: briefly_trained(TinyViT),
+    "resnet": lambda: briefly_trained(tiny_resnet),
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)).eval(),
     "tuple": lambda: Wrapped(build_subject("fashion_cnn").model, "tuple").eval(),
     "logits": lambda: Wrapped(build_subject("fashion_cnn").model, "logits").eval(),
@@ -244,7 +266,7 @@ def test_two_classes_and_more_have_their_own_causes():
         subject = grafted(name)
         count = 2 if name == "two classes" else 3
         assert len(set(subject.targets.tolist())) == count
-        contrast = subject.contrast
+        contrast = subject.pairs
         assert (contrast.targets[:, 0] != contrast.targets[:, 1]).all()
 
 
@@ -346,11 +368,25 @@ def test_the_threshold_is_the_step_with_the_fewest_exceptions(hits):
     assert found == [*EFFECTS, NEVER][best]
 
 
+def test_the_effect_that_all_checks_of_a_graft_share_is_explained_once():
+    explained = []
+
+    def counting(model, inputs, targets):
+        explained.append(len(inputs))
+        return inputs
+
+    method, subject = as_method(counting, name="counting"), replace(grafted())
+    run("pixel_recovery", method, subject, n=32, bound=">= 0")
+    once = sum(explained)
+    run("acuity", method, subject, n=32, bound="<= 100")
+    assert sum(explained) == once * len(EFFECTS) + TRIAL
+
+
 SOUND = ("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fashion_cnn", "vit"])
+@pytest.mark.parametrize("name", ["fashion_cnn", "vit", "resnet"])
 @pytest.mark.parametrize("method", SOUND)
 def test_sound_methods_find_a_small_cause(method, name):
     result = run("acuity", method, grafted(name), profile="quick")

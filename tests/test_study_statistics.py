@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -68,6 +68,7 @@ def test_corrections_by_hand():
     assert len(statistics.corrected(np.array([]), "holm")) == 0
 
 
+@settings(max_examples=20)  # statsmodels collects all garbage in every call
 @given(arrays(float, st.integers(1, 20), elements=st.floats(0, 1)))
 def test_holm_is_never_stricter_than_bonferroni_nor_milder_than_nothing(p):
     holm = statistics.corrected(p, "holm")

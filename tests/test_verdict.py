@@ -246,6 +246,14 @@ def test_the_looks_spend_the_error_in_proportion_to_the_images_they_add(looks: i
     assert shares == pytest.approx(error * images / images.sum())
 
 
+@law
+@given(st.integers(1, 8), st.data())
+def test_where_the_images_run_out_the_last_look_spends_what_is_left(looks: int, data: st.DataObject) -> None:
+    last = data.draw(st.integers(0, looks - 1))
+    spent = [*(spend(look, looks) for look in range(last)), spend(last, looks, last=True)]
+    assert math.fsum(spent) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(("look", "looks", "error"), [(1, 1, 0.05), (-1, 2, 0.05), (0, 0, 0.05), (0, 1, 0), (0, 1, 1)])
 def test_a_look_outside_the_plan_is_refused(look: int, looks: int, error: float) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -26,7 +26,7 @@ from saliency_checks.graft.scenes import ROLES, Canvas, Scene, paint
 from saliency_checks.subject import Contrast, Subject, SubjectFactory, Unqualified
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Int
 
 __all__ = ["EFFECT", "Grafted", "LayerGrafted", "factory", "graft"]
 
@@ -64,7 +64,10 @@ def graft(subject: Subject | str, effect: float = EFFECT, *, detector: int = 0, 
     """
     from saliency_checks.loading import build_subject
 
-    base = build_subject(subject, device)
+    return _member(build_subject(subject, device), effect, detector)
+
+
+def _member(base: Subject, effect: float, detector: int) -> Subject:
     with in_eval_mode(base.model):
         return _held(base, effect, detector)
 
@@ -116,12 +119,12 @@ def _grafted(
     scene = _paint(images, causes, recipe, generator)
     causes = scene.labels
     drop, kept, facts = verify(detector, scene, images, recipe, generator)
-    spread = logit_spread(base.model, scene.inputs[:SPREAD_IMAGES])
+    spread = logit_spread(base)
     facts |= {"effect": effect, "spread": spread, "role": recipe.role, "detector": number}
     scale = torch.full((len(classes),), spread / drop).to(base.inputs)
     model = Grafted(base.model, detector, classes, scale, effect)
     masks = scene.masks[kept]
-    contrast = _contrast(detector, images, classes, recipe, generator)
+    contrast = partial(_contrast, detector, images, classes, recipe, derive("graft pairs", base.name, number))
     shown = scene.inputs[kept]
 
     def of(model: nn.Module, others: tuple[Any, ...], layered: Any = None) -> Subject:
@@ -132,7 +135,7 @@ def _grafted(
             replicas=others, least_replicas=len(others), layered=layered, facts=facts,
         )  # fmt: skip
 
-    others = tuple(partial(graft, base, effect, detector=i) for i in range(1, DETECTORS)) if not number else ()
+    others = tuple(partial(_member, base, effect, i) for i in range(1, DETECTORS)) if not number else ()
 
     def layered() -> Subject:
         pieces = (base.model, detector, classes, scale, effect)
@@ -170,10 +173,14 @@ def _paint(
 
 
 @torch.no_grad()
-def logit_spread(model: nn.Module, inputs: Float[Tensor, "n c h w"]) -> float:
-    """Standard deviation of the logits over images and classes, each image's mean taken off."""
-    logits = chunked(model, inputs, per_pass(inputs))
-    return float((logits - logits.mean(1, keepdim=True)).double().std())
+def logit_spread(base: Subject) -> float:
+    """Standard deviation of the model's own logits over images and classes, each image's mean taken off."""
+    if "logit spread" not in base.cache:  # once for all detectors
+        inputs = base.inputs[:SPREAD_IMAGES]
+        logits = chunked(base.model, inputs, per_pass(inputs))
+        base.cache["logit spread"] = float((logits - logits.mean(1, keepdim=True)).double().std())
+    spread: float = base.cache["logit spread"]
+    return spread
 
 
 def verify(
@@ -212,13 +219,15 @@ def verify(
     return float(drop[kept].mean()), kept, facts
 
 
-def _contrast(
-    detector: Detector, images: Tensor, classes: Tensor, recipe: DetectorRecipe, generator: Generator
-) -> Contrast:
-    """Scenes with the causes of two classes, each of which is lost with its own site."""
+def _contrast(detector: Detector, images: Tensor, classes: Tensor, recipe: DetectorRecipe, seed: int) -> Contrast:
+    """Scenes with the causes of two classes, each of which is lost with its own site.
+
+    Raises:
+        Unqualified: too few are.
+    """
     first = torch.arange(len(images)) % len(classes)
     second = (first + 1 + torch.arange(len(images)) // len(classes) % (len(classes) - 1)) % len(classes)
-    scene = _paint(images, first, recipe, generator, second)
+    scene = _paint(images, first, recipe, Generator().manual_seed(seed), second)
     pairs = torch.stack([first, second], dim=1).to(images.device)
     before = evidence(detector, scene.inputs)
     drops = [(before - evidence(detector, without(scene, images, spot)))[:, :CLASSES] for spot in (0, 1)]

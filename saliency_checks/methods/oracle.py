@@ -60,7 +60,7 @@ def _sites(subject: Subject) -> dict[bytes, Sites]:
     rows = zip(subject.inputs, subject.targets.tolist(), subject.truth, strict=True)
     known: dict[bytes, Sites] = {_key(image): [(label, site)] for image, label, site in rows}
     if subject.contrast is not None:
-        pairs = zip(subject.contrast.inputs, subject.contrast.targets.tolist(), subject.contrast.sites, strict=True)
-        for image, labels, sites in pairs:
+        pairs = subject.pairs
+        for image, labels, sites in zip(pairs.inputs, pairs.targets.tolist(), pairs.sites, strict=True):
             known[_key(image)] = list(zip(labels, sites, strict=True))
     return known

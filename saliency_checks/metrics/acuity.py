@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from saliency_checks import maps
-from saliency_checks.explain import explain, model_maps
+from saliency_checks.explain import explain, model_maps, subject_maps
 from saliency_checks.fixtures import progress
 from saliency_checks.method import Method
 from saliency_checks.metric import Draw, Scores, metric
@@ -88,6 +88,8 @@ def acuity(method: Method, subject: Subject, draw: Draw) -> Scores:
 
 
 def _maps(method: Method, member: Subject, effect: float, n: int, seed: int) -> torch.Tensor:
+    if effect == member.model.effect:
+        return subject_maps(method, member, 0, n, seed=seed)  # the maps of the other checks
     model = member.model.at(effect)  # type: ignore[operator]
     return model_maps(
         method, member, model, member.inputs, member.targets, 0, n, seed=seed, stream=f"effect {effect}"

@@ -16,9 +16,8 @@ from saliency_checks.subject import Subject
 def _asked_first(method: Method, subject: Subject, draw: Draw, group: int) -> Shown:
     """The images with two causes and the maps of the first class, whose own site is the truth."""
     members = subject.members(draw.replicas)
-    n = min(draw.n, *(len(one.contrast.inputs) for one in members if one.contrast))
-    contrast = members[group].contrast
-    assert contrast is not None
+    n = min(draw.n, *(len(member.pairs.inputs) for member in members))
+    contrast = members[group].pairs
     found = model_maps(
         method, members[group], members[group].model, contrast.inputs, contrast.targets[:, 0], 0, n,
         seed=draw.seed, stream="contrast 0",
@@ -43,12 +42,10 @@ def _asked_first(method: Method, subject: Subject, draw: Draw, group: int) -> Sh
 def class_contrast(method: Method, subject: Subject, draw: Draw) -> Scores:
     """Share of questions for which the asked class's own site outranks the other class's; chance is 1/2."""
     members = subject.members(draw.replicas)
-    n = min(draw.n, *(len(member.contrast.inputs) for member in members if member.contrast))
+    n = min(draw.n, *(len(member.pairs.inputs) for member in members))
     values, constant = [], []
     for member in members:
-        contrast = member.contrast
-        assert contrast is not None
-        won = []
+        contrast, won = member.pairs, []
         for asked in (0, 1):
             attributions = model_maps(
                 method, member, member.model, contrast.inputs, contrast.targets[:, asked], 0, n,

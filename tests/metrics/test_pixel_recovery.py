@@ -147,3 +147,12 @@ def test_a_subject_without_a_truth_is_skipped_with_the_reason():
     result = run("pixel_recovery", gradient, subject_of(conv_net(), 3))
     assert result.verdict == "skip"
     assert "needs truth" in result.message
+
+
+def test_fourteen_images_are_enough_where_there_are_no_more():
+    """All the error is theirs then: 0.025 ** (1 / 14) = .768. A first look of three has a quarter of it: .69."""
+    only, of_more = run("pixel_recovery", gradient, detector(14)), run("pixel_recovery", gradient, detector(64), n=14)
+    assert (only.verdict, only.n) == ("pass", 14)
+    assert only.low == pytest.approx(0.025 ** (1 / 14))
+    assert (of_more.verdict, of_more.n) == ("pass", 28)
+    assert of_more.low == pytest.approx(0.00625 ** (1 / 28))
