@@ -26,6 +26,7 @@ OFFERS = {
     "truth": "a mask of the pixels that cause the class, and masks of exchangeable decoys",
     "removal": "inputs from which the cause can be removed, and the class with it",
     "deletion": "a cause that can be taken away pixel by pixel",
+    "decision": "a cause that alone decides the class, and with which the class goes",
     "contrast": "inputs with the causes of two classes",
     "randomization": "a trained model whose weights may be drawn again",
     "twins": "models trained on the same task and on permuted labels",
@@ -192,6 +193,8 @@ class Subject:
             "truth": self.truth is not None and self.decoys is not None,
             "removal": self.truth is not None and self.removable,
             "deletion": self.truth is not None and self.removable and not self.indivisible,
+            # A graft adds to what the model sees itself, so it need not decide.
+            "decision": self.truth is not None and self.removable and not self.graded,
             "contrast": self.contrast is not None,
             "twins": self.twins is not None,
             "natural": self.natural,

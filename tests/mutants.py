@@ -113,21 +113,22 @@ def three_levels(maps: Tensor) -> Tensor:
     return maps.sign() * (maps.abs() > most / 10)
 
 
+IMPORTANCE = ("additive_importance", "subtractive_importance")
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("argmin_target", on_targets(argmin), ("contract", "class_contrast")),
     Mutant("fixed_target", on_targets(lambda m, x, t: torch.zeros_like(t)), ("contract", "class_contrast")),
     Mutant("neighbours_target", on_targets(lambda m, x, t: t.roll(1)), ("contract", "class_contrast")),
     Mutant("stale_original", stale_original, ("contract", "cascading_randomization", "label_permutation")),
     Mutant("stale_unrelated", stale_unrelated, ("contract", "cascading_randomization", "label_permutation")),
-    Mutant("transposed", on_maps(lambda a: a.transpose(1, 2)), ("pixel_recovery", "planted_deletion")),
-    Mutant("flipped", on_maps(lambda a: a.flip(2)), ("pixel_recovery", "planted_deletion")),
-    Mutant("shifted", on_maps(lambda a: a.roll((2, 2), (1, 2))), ("pixel_recovery", "planted_deletion")),
+    Mutant("transposed", on_maps(lambda a: a.transpose(1, 2)), ("pixel_recovery", *IMPORTANCE, "planted_deletion")),
+    Mutant("flipped", on_maps(lambda a: a.flip(2)), ("pixel_recovery", *IMPORTANCE, "planted_deletion")),
+    Mutant("shifted", on_maps(lambda a: a.roll((2, 2), (1, 2))), ("pixel_recovery", *IMPORTANCE, "planted_deletion")),
     Mutant("negated", on_maps(torch.neg), ("class_contrast", "sign")),
-    Mutant("rolled", on_maps(lambda a: a.roll(1, 0)), ("contract", "pixel_recovery")),
+    Mutant("rolled", on_maps(lambda a: a.roll(1, 0)), ("contract", "pixel_recovery", *IMPORTANCE)),
     Mutant("detached", on_maps(torch.zeros_like), ("contract", "complexity")),
     Mutant("train_mode", train_mode, ("contract",)),
-    Mutant("abs_input", on_inputs(around_the_mean), ("pixel_recovery",)),
+    Mutant("abs_input", on_inputs(around_the_mean), ("pixel_recovery", *IMPORTANCE)),
     Mutant("noisy", on_maps(noisy), ("contract", "cascading_randomization", "label_permutation")),
-    Mutant("hashed", hashed, ("pixel_recovery", "label_permutation")),
+    Mutant("hashed", hashed, ("pixel_recovery", *IMPORTANCE, "label_permutation")),
     Mutant("few_levels", on_maps(three_levels), ("contract",)),
 )

@@ -24,6 +24,8 @@ from saliency_checks.subject import Subject
 COLUMNS = {
     "recovery": ("pixel_recovery", ("planted_pixel_a", "planted_pixel_b")),
     "mlp": ("pixel_recovery", ("planted_pixel_mlp",)),
+    "add": ("additive_importance", ("planted_pixel_a", "planted_pixel_b")),
+    "sub": ("subtractive_importance", ("planted_pixel_a", "planted_pixel_b")),
     "deletion": ("planted_deletion", ("planted_pixel_a", "planted_pixel_b")),
     "contrast": ("class_contrast", ("planted_pixel_a", "planted_pixel_b")),
     "sign": ("sign", ("planted_pixel_a", "planted_pixel_b")),
@@ -87,6 +89,8 @@ def main() -> None:
         for column in args.columns:
             if name == "oracle" and COLUMNS[column][0] not in (
                 "pixel_recovery",
+                "additive_importance",
+                "subtractive_importance",
                 "planted_deletion",
                 "class_contrast",
                 "sign",

@@ -1,8 +1,8 @@
-"""The networks of the single-pixel study, as recipes: the paper's training, and a fast one for a CPU."""
+"""The networks of the single-pixel study, as recipes: the paper's training, and fast ones for a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,17 @@ from torch.nn import functional as F
 
 from saliency_checks import cache, vision
 from saliency_checks.fixtures import progress
+from saliency_checks.fixtures.models import planted
 from saliency_checks.fixtures.training import isolated
 from saliency_checks.studies import pixel_data
-from saliency_checks.studies.pixel_data import CLASSES, MEAN, STD, Design
+from saliency_checks.studies.pixel_data import MEAN, STD, Design
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+    Examples = tuple[Float[Tensor, "n 3 h w"], Int[Tensor, " n"]]
+
+SCENES = 3000  # of an epoch with decoys
 
 
 class Normalise(nn.Module):
@@ -35,23 +40,25 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def small_cnn() -> nn.Module:
-    """conv16 - pool - conv32 - pool - conv32 - mean over places and a dense layer of 64, for a CPU."""
+def small_cnn(classes: int) -> nn.Module:
+    """conv16 - pool - conv32 - pool - conv32 - greatest of each of 7 x 7 places - a dense layer of 64, for a CPU."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(7),
-        nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, CLASSES),
+        nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, classes),
     )  # fmt: skip
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "small_cnn": small_cnn,
-    "resnet18_3x3": lambda: vision.resnet18(channels=3, classes=CLASSES),
-    "resnet18": lambda: vision.classifier("resnet18", classes=CLASSES),
-    "resnet101": lambda: vision.classifier("resnet101", classes=CLASSES),
-    "vgg16": lambda: vision.classifier("vgg16", classes=CLASSES),
+    "resnet18_3x3": lambda classes: vision.resnet18(channels=3, classes=classes),
+    "resnet18": lambda classes: vision.classifier("resnet18", classes=classes),
+    "resnet101": lambda classes: vision.classifier("resnet101", classes=classes),
+    "vgg16": lambda classes: vision.classifier("vgg16", classes=classes),
+    "opponent_cnn": lambda classes: planted(),
 }
+AMONG_DECOYS = "opponent_cnn"  # that of our checks: the others do not learn to tell a pixel from its decoys, or seldom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,8 @@ class PixelRecipe:
         network: name from ``NETWORKS``.
         seed: of the weights, the order and the labels.
         data: name of the backgrounds.
-        count: training images at most; 0 for all.
+        size: their side in pixels; 0 for their own.
+        count: training images at most; 0 for all. With decoys: scenes of an epoch, 0 for 3000.
     """
 
     network: str
@@ -86,46 +94,54 @@ class PixelRecipe:
     design: Design
     training: Training
     data: str = "FashionMNIST"
+    size: int = 0
     count: int = 0
 
 
-def blank(network: str) -> nn.Module:
+def blank(network: str, classes: int = pixel_data.CLASSES) -> nn.Module:
     """The network on images in [0, 1], untrained."""
-    return nn.Sequential(Normalise(), NETWORKS[network]())
+    made = NETWORKS[network](classes)
+    return made if network == AMONG_DECOYS else nn.Sequential(Normalise(), made)  # it scales its images itself
 
 
 def trained(
     recipe: PixelRecipe, images: Float[Tensor, "n c h w"], own: Int[Tensor, " n"], device: torch.device | str = "cpu"
 ) -> nn.Module:
     """The network of ``recipe`` in eval mode on ``device``, from the cache or trained there now."""
-    with isolated(recipe.seed):
-        model = blank(recipe.network)
-    identity = cache.digest({"images": images[:64], "own": own[:64]}, f"{tuple(images.shape)}")
+    model = _blank(recipe)
     with progress.line() as say:
         stored = cache.load_or_make(
-            f"pixel_{recipe.network}", recipe, lambda: (_fit(recipe, images, own, device, say), {}),
-            like=model.state_dict(), data=identity,
+            _name(recipe), recipe, lambda: (fit(recipe, images, own, device, say).state_dict(), {}),
+            like=model.state_dict(), data=_digest(recipe, images, own),
         )  # fmt: skip
     model.load_state_dict(stored.tensors)
     return model.to(device).eval().requires_grad_()
 
 
-def _fit(
-    recipe: PixelRecipe, images: Tensor, own: Tensor, device: torch.device | str, say: progress.Say
-) -> cache.Tensors:
+def is_trained(recipe: PixelRecipe, images: Float[Tensor, "n c h w"], own: Int[Tensor, " n"]) -> bool:
+    """Whether the cache holds it."""
+    like = _blank(recipe).state_dict()
+    return cache.is_stored(_name(recipe), recipe, like=like, data=_digest(recipe, images, own))
+
+
+def fit(
+    recipe: PixelRecipe, images: Tensor, own: Tensor, device: torch.device | str = "cpu",
+    say: progress.Say = lambda text: None,
+) -> nn.Module:  # fmt: skip
+    """Train, without the cache; the weights come back on the CPU."""
     settings = recipe.training
     with isolated(recipe.seed):
-        model = blank(recipe.network).to(device)
+        model = blank(recipe.network, recipe.design.outputs).to(device)
         generator = Generator().manual_seed(recipe.seed)
-        images, own = (part[: recipe.count or None] for part in (images, own))
-        shown = pixel_data.examples(recipe.design, images, own, recipe.seed)
-        inputs, labels = shown.inputs.to(device), shown.labels.to(device)
-        steps = -(-len(inputs) // settings.batch)
-        optimiser, schedule = _optimiser(model, settings, steps)
+        optimiser, schedule, epochs = None, None, _epochs(recipe, images, own, generator)
         for epoch in range(1, settings.epochs + 1):
+            inputs, labels = (part.to(device) for part in next(epochs))
+            batches = torch.randperm(len(inputs), generator=generator).split(settings.batch)
+            if optimiser is None:
+                optimiser, schedule = _optimiser(model, settings, len(batches))
             right = torch.zeros((), device=device)
             model.train()
-            for batch in torch.randperm(len(inputs), generator=generator).split(settings.batch):
+            for batch in batches:
                 logits = model(inputs[batch])
                 optimiser.zero_grad()
                 F.cross_entropy(logits, labels[batch]).backward()
@@ -134,7 +150,18 @@ def _fit(
                     schedule.step()
                 right += (logits.detach().argmax(1) == labels[batch]).sum()
             say(f"training {recipe.network}: epoch {epoch} of {settings.epochs}, {float(right) / len(inputs):.3f}")
-        return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        return model.cpu()
+
+
+def _epochs(recipe: PixelRecipe, images: Tensor, own: Tensor, generator: Generator) -> Iterator[Examples]:
+    """Images and labels of one epoch after the other."""
+    if recipe.design.kind == "decoys":
+        while True:
+            yield pixel_data.training_scenes(recipe.design, images, recipe.count or SCENES, generator)
+    images, own = (part[: recipe.count or None] for part in (images, own))
+    shown = pixel_data.examples(recipe.design, images, own, recipe.seed)
+    while True:
+        yield shown.inputs, shown.labels
 
 
 def _optimiser(
@@ -145,3 +172,18 @@ def _optimiser(
     adam = torch.optim.Adam(model.parameters(), lr=settings.rate)
     total = steps * settings.epochs
     return adam, torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=settings.rate, total_steps=total)
+
+
+def _blank(recipe: PixelRecipe) -> nn.Module:
+    with isolated(recipe.seed):
+        return blank(recipe.network, recipe.design.outputs)
+
+
+def _name(recipe: PixelRecipe) -> str:
+    return f"pixel_{recipe.network}"
+
+
+def _digest(recipe: PixelRecipe, images: Tensor, own: Tensor) -> str:
+    """Of the images that it is trained on."""
+    used = None if recipe.design.kind == "decoys" else recipe.count or None
+    return cache.digest({"images": images[:used], "own": own[:used]})

@@ -10,21 +10,34 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from saliency_checks.studies import published
-from saliency_checks.studies.figures import COLOURS, MARKERS, figure
+from saliency_checks.fixtures import planted
+from saliency_checks.studies import pixel_data, published
 from saliency_checks.studies.store import Store
 from saliency_checks.studies.table import NOTHING, Table, mean_with_limits
 
 Values = NDArray[np.float64]
 Row = dict[str, Any]
+# One design, as the paper's table names it, and one question.
 MODEL = ("dataset", "data_seed", "model_type", "train_pos_sd", "train_col_sd", "test_pos_sd", "test_col_sd")
 ASKED = ("attribution_method", "use_y_true", "use_softmax")
 EDITS = (
-    "nopix", "withpix", "blackbg_withpix", "blackbg_withattrpix", "truebg_withblackpix", "truebg_withblackattrpix",
+    "nopix", "withpix", "blackbg_withpix", "blackbg_withattrpix", "truebg_withblackattrpix", "truebg_withblackpix",
 )  # fmt: skip
+SHOWN = ("blackbg_withpix", "blackbg_withattrpix", "truebg_withblackpix", "truebg_withblackattrpix")  # BP, BA, TP, TA
 PRESERVED = ("truebg_withblackattrpix_preserved", "truebg_withblackpix_preserved")
+# The columns of their attribution_results.csv, in their order: their notebook reads ours.
+SEED = (
+    *(f"overall.{name}" for name in (
+        "withpix_model_accuracy", "attribution_correct_accuracy", "nopix_model_accuracy",
+        "truebg_withblackpix_model_accuracy",
+    )),
+    *(f"attribution_incorrect.{name}_model_accuracy" for name in EDITS),
+    *(f"attribution_incorrect.{name}_accuracy" for name in PRESERVED),
+    "overall.attribution_incorrect", "dataset", "data_seed", "model_type", "model_seed", "train_pos_sd", "train_col_sd",
+    "test_pos_sd", "test_col_sd", "attribution_method", "use_y_true", "use_softmax", "model",
+)  # fmt: skip
 LEAST_RIGHT, MOST_WITHOUT, LEAST_ALONE = 0.99, 0.05, 0.95  # gates: with the pixel, above chance without it, on black
-CHANCE = 0.1
+CHANCE, CHANCE_AMONG_DECOYS = 1 / pixel_data.CLASSES, 1 / planted.CLASSES
 LEAST_MISSED = 30  # fewer say nothing of the importance of what was pointed at
 SHORT = {
     "predict_importance_absgrad": "abs grad",
@@ -68,6 +81,7 @@ def corrected_columns(rows: Mapping[str, Values], prefix: str) -> dict[str, floa
     found: dict[str, float] = {f"{prefix}.constant_maps": float(rows["constant"].mean())}
     found |= _limits(f"{prefix}.pointing", rows["share"])
     found |= _limits(f"{prefix}.pointing_where_needed", rows["share"][rows["needed"] == 1])
+    found |= _limits(f"{prefix}.recovery", rows["recovered"][~np.isnan(rows["recovered"])])
     additive, subtractive = importances(rows)
     missed = int((rows["hit"] == 0).sum())
     found[f"{prefix}.missed_default_class"] = float(missed - len(additive))
@@ -77,11 +91,19 @@ def corrected_columns(rows: Mapping[str, Values], prefix: str) -> dict[str, floa
     return found
 
 
-def gates(rows: Mapping[str, Values]) -> dict[str, float]:
+def gates(rows: Mapping[str, Values], chance: float = CHANCE) -> dict[str, float]:
     """What the network must do before a map can be blamed."""
     right, without, alone = (float(rows[name].mean()) for name in ("withpix", "nopix", "blackbg_withpix"))
-    holds = right >= LEAST_RIGHT and without <= CHANCE + MOST_WITHOUT and alone >= LEAST_ALONE
+    holds = right >= LEAST_RIGHT and without <= chance + MOST_WITHOUT and alone >= LEAST_ALONE
     return {"gate.withpix": right, "gate.nopix": without, "gate.blackbg_withpix": alone, "gate.holds": float(holds)}
+
+
+def different(rows: Mapping[str, Values]) -> dict[str, float]:
+    """With another class's pixel: right all the same (the paper's ``diff``), and right about the pixel."""
+    return {
+        "different.model_accuracy": float(rows["different"].mean()),
+        "different.planted_class_accuracy": float(rows["different_followed"].mean()),
+    }
 
 
 def _limits(name: str, values: Values) -> dict[str, float]:
@@ -106,74 +128,114 @@ def rows_of(table: Table) -> list[Row]:
             own = {name: values[places] for name, values in arrays.items()}
             meta = dict(zip((*MODEL, *ASKED), key, strict=True))
             model = f"{meta['model_type']}_data{meta['data_seed']}_seed{seed}"
-            measured = {**seed_columns(own), **gates(own), **corrected_columns(own, "corrected"), **pooled}
-            found.append({**meta, "model_seed": seed, "model": model, **measured})
+            chance = CHANCE_AMONG_DECOYS if is_among_decoys(meta) else CHANCE
+            row = {**meta, "model_seed": seed, "model": model, **seed_columns(own)}
+            beside = {**gates(own, chance), **different(own), **corrected_columns(own, "corrected"), **pooled}
+            found.append({**{name: row[name] for name in SEED}, **beside})
     return found
 
 
-def write(store: Store) -> None:
+def is_among_decoys(row: Mapping[str, Any]) -> bool:
+    return bool(row["dataset"] == "decoys")
+
+
+def write(store: Store) -> list[Row]:
+    """Values of every image, a table of every cell, and the summary; returns the table's rows."""
     whole = store.table()
     store.save("values.parquet", whole)
     rows = rows_of(Table(whole))
     store.save("all_results.csv", pa.Table.from_pylist(rows))
-    networks = list(dict.fromkeys(row["model_type"] for row in rows))
-    for network in networks:
-        _pointing_figure(store, network, [r for r in rows if r["model_type"] == network])
-    store.write("summary.md", "\n".join(_summary(rows, networks)) + "\n")
+    store.write("summary.md", "\n".join(_summary(rows, store.manifest.get("setup", {}))) + "\n")
+    return rows
 
 
-def _first_cell(rows: Sequence[Row]) -> list[Row]:
+def first_cell(rows: Sequence[Row]) -> list[Row]:
     """Those of the first data seed and deviations, for the predicted class: the paper's tables."""
     names = ("data_seed", "train_pos_sd", "train_col_sd", "test_pos_sd", "test_col_sd")
     first = min(tuple(row[n] for n in names) for row in rows)
     return [r for r in rows if tuple(r[n] for n in names) == first and not r["use_y_true"]]
 
 
-def _summary(rows: Sequence[Row], networks: Sequence[str]) -> list[str]:
-    lines = [
-        "# One discriminative pixel",
-        "",
-        "`all_results.csv` has every cell of the grid; `values.parquet` every image.",
-    ]
-    for network in networks:
-        own = _first_cell([r for r in rows if r["model_type"] == network])
+def networks_of(rows: Sequence[Row]) -> list[str]:
+    """In their order."""
+    return list(dict.fromkeys(row["model_type"] for row in rows))
+
+
+def methods_of(rows: Sequence[Row]) -> list[str]:
+    """In their order."""
+    return list(dict.fromkeys(row["attribution_method"] for row in rows))
+
+
+def published_like(network: str, rows: Sequence[Row]) -> str:
+    """Whose published numbers stand beside a network's: its own, else those of resnet18_3x3; "" for another design."""
+    if any(row["dataset"] != "SinglePixelDataset" for row in rows):
+        return ""
+    return network if network in published.POINTING else "resnet18_3x3"
+
+
+def _summary(rows: Sequence[Row], setup: Mapping[str, Any]) -> list[str]:
+    made = ", ".join(f"{name} {value}" for name, value in setup.items() if value not in (None, 0))
+    lines = ["# One discriminative pixel", "", f"Setup: {made}." if made else "", ""]
+    lines += ["`all_results.csv` has every cell of the grid; `values.parquet` every image."]
+    for network in networks_of(rows):
+        every = [r for r in rows if r["model_type"] == network]
+        own = first_cell(every)
         lines += ["", f"## {network}", "", f"![pointing](pointing_{network}.png)", "", *_gate_lines(own), ""]
         lines += [*_table(own, network, softmax=False), "", *_table(own, network, softmax=True)]
-    lines += ["", "## Deviations of position and colour", "", *_grid_lines(rows)]
-    return lines
+    return [*lines, "", "## Deviations of position and colour", "", *_grid_lines(rows)]
 
 
 def _gate_lines(own: Sequence[Row]) -> list[str]:
-    lines = ["| seed | with pixel | without | pixel on black | gate |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| seed | with pixel | without | pixel on black | gate | another class's pixel: own class | that class |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     seen: dict[int, Row] = {r["model_seed"]: r for r in own}
     for seed, r in sorted(seen.items()):
         numbers = " | ".join(f"{r[f'gate.{n}']:.3f}" for n in ("withpix", "nopix", "blackbg_withpix"))
-        lines.append(f"| {seed} | {numbers} | {'holds' if r['gate.holds'] else 'fails'} |")
-    known = published.PIXEL_ACCURACY.get(own[0]["model_type"])
-    return lines + ([f"| published | {known[0] / 100:.3f} | {known[1] / 100:.3f} | | |"] if known else [])
+        moved = " | ".join(f"{r[f'different.{n}_accuracy']:.3f}" for n in ("model", "planted_class"))
+        lines.append(f"| {seed} | {numbers} | {'holds' if r['gate.holds'] else 'fails'} | {moved} |")
+    like = own[0]["model_type"]
+    known = published.PIXEL_ACCURACY.get(like) if published_like(like, own) else None
+    return lines + ([f"| published | {known[0] / 100:.3f} | {known[1] / 100:.3f} | | | | |"] if known else [])
 
 
 def _table(own: Sequence[Row], network: str, *, softmax: bool) -> list[str]:
-    what = "softmax" if softmax else "logit"
-    lines = [
-        f"Predicted class, {what}. The paper's definitions, mean over seeds / published (resnet18_3x3 where the"
-        " network has no row); then pooled misses outside the default class.",
-        "",
-        "| map | pointing % | BP | BA | TP | TA | ties by share % | missed, needed | additive | subtractive |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    like = published_like(network, own)
+    beside = f" / published ({like})" if like else ""
+    among_decoys = is_among_decoys(own[0])
+    columns = [
+        "map",
+        "pointing %",
+        "BP",
+        "BA",
+        "TP",
+        "TA",
+        "ties by share %",
+        "missed, needed",
+        "additive",
+        "subtractive",
     ]
-    like = network if network in published.POINTING else "resnet18_3x3"
-    for method in dict.fromkeys(r["attribution_method"] for r in own):
+    columns += ["beats the decoys %"] if among_decoys else []
+    lines = [
+        f"Predicted class, {'softmax' if softmax else 'logit'}. The paper's definitions, mean over seeds{beside}; then"
+        " pooled misses outside the default class.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "| --- " * len(columns) + "|",
+    ]
+    for method in methods_of(own):
         group = [r for r in own if r["attribution_method"] == method and r["use_softmax"] == softmax]
-        known = published.POINTING[like].get(method)
-        theirs = published.IMPORTANCE[like].get(method) if softmax else None
+        known = published.POINTING.get(like, {}).get(method)
+        theirs = published.IMPORTANCE.get(like, {}).get(method) if softmax else None
         cells = [_beside([r["overall.attribution_correct_accuracy"] for r in group], known[softmax] if known else None)]
-        for i, name in enumerate(EDITS[2:]):
+        for i, name in enumerate(SHOWN):
             values = [r[f"attribution_incorrect.{name}_model_accuracy"] for r in group]
             cells.append(_beside(values, theirs[i] if theirs else None))
         one = group[0]
         cells += [f"{100 * one['pooled.pointing']:.1f}", f"{one['pooled.missed_needed']:.0f}"]
         cells += [_importance(one, name) for name in ("additive", "subtractive")]
+        cells += [f"{100 * one['pooled.recovery']:.1f}"] if among_decoys else []
         lines.append("| " + " | ".join([SHORT.get(method, method), *cells]) + " |")
     return lines
 
@@ -193,62 +255,18 @@ def _importance(row: Row, name: str) -> str:
 def _grid_lines(rows: Sequence[Row]) -> list[str]:
     """Pointing of logit maps for the predicted class, over data seeds and deviations."""
     names = ("model_type", "data_seed", "train_pos_sd", "train_col_sd", "test_pos_sd", "test_col_sd")
-    methods = list(dict.fromkeys(r["attribution_method"] for r in rows))
-    lines = ["| " + " | ".join([*names, "with pixel", *(SHORT.get(m, m) for m in methods)]) + " |"]
-    lines.append("| " + " | ".join(["---"] * (len(names) + 1 + len(methods))) + " |")
-    cells: dict[tuple[Any, ...], dict[str, Row]] = {}
+    methods = methods_of(rows)
+    columns = [*names, "with pixel", "gates hold", *(SHORT.get(m, m) for m in methods)]
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    cells: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:
         if not r["use_y_true"] and not r["use_softmax"]:
-            cells.setdefault(tuple(r[n] for n in names), {})[r["attribution_method"]] = r
+            cells.setdefault(tuple(r[n] for n in names), []).append(r)
     for key, found in cells.items():
-        right = next(iter(found.values()))["gate.withpix"]
-        shown = [f"{100 * found[m]['pooled.pointing']:.1f}" for m in methods]
-        lines.append("| " + " | ".join([*map(str, key), f"{right:.3f}", *shown]) + " |")
+        by_method = {r["attribution_method"]: r for r in found}
+        networks = {r["model_seed"]: r for r in found}.values()
+        right = float(np.mean([r["gate.withpix"] for r in networks]))
+        held = f"{sum(r['gate.holds'] for r in networks):.0f} of {len(networks)}"
+        shown = [f"{100 * by_method[m]['pooled.pointing']:.1f}" for m in methods]
+        lines.append("| " + " | ".join([*map(str, key), f"{right:.3f}", held, *shown]) + " |")
     return lines
-
-
-def _pointing_figure(store: Store, network: str, rows: Sequence[Row]) -> None:
-    """Left: each seed's pointing. Right: what the misses cost, where there are enough of them."""
-    own = _first_cell(rows)
-    methods = list(dict.fromkeys(r["attribution_method"] for r in own))
-    like = network if network in published.POINTING else "resnet18_3x3"
-    with figure(store.out / f"pointing_{network}.png", columns=2, size=(12, 4.2)) as (whole, ((left, right),)):
-        for k, softmax in enumerate((False, True)):
-            name = "softmax" if softmax else "logit"
-            for i, method in enumerate(methods):
-                group = [r for r in own if r["attribution_method"] == method and r["use_softmax"] == softmax]
-                y = [100 * r["corrected.pointing"] for r in group]
-                place = i + (k - 0.5) * 0.3
-                left.plot(
-                    [place] * len(y), y, MARKERS[k], color=COLOURS[k], markersize=5, alpha=0.8,
-                    label=f"ours, {name}" if not i else None,
-                )  # fmt: skip
-                if known := published.POINTING[like].get(method):
-                    left.plot(
-                        place, known[softmax], "_", color="k", markersize=14, label=None if i or k else "published"
-                    )
-                _cost(right, group[0], i, k)
-        for ax in (left, right):
-            ax.set_xticks(range(len(methods)), [SHORT.get(m, m) for m in methods], rotation=30, ha="right")
-        left.set_ylim(-3, 103)
-        left.set_ylabel("% of images, ties by share")
-        left.set_title("maximum at the planted pixel (one mark per seed)")
-        right.axhline(0, color="k", linewidth=0.6)
-        right.set_ylim(-1.05, 1.05)
-        right.set_title("importance, planted minus pointed at, on misses (open: subtractive)")
-        right.set_xlim(left.get_xlim())
-        handles, labels = left.get_legend_handles_labels()
-        whole.legend(handles, labels, loc="outside lower center", ncols=3)
-        whole.suptitle(f"{network} (published: {like} on CIFAR-10)")
-
-
-def _cost(ax: Any, row: Row, i: int, k: int) -> None:
-    if row["pooled.missed_needed"] < LEAST_MISSED:
-        return
-    for j, name in enumerate(("additive", "subtractive")):
-        mean, low, high = (row[f"pooled.{name}_importance{end}"] for end in ("", "_low", "_high"))
-        place = i + (k - 0.5) * 0.3 + (j - 0.5) * 0.12
-        ax.errorbar(
-            place, mean, yerr=[[mean - low], [high - mean]], fmt=MARKERS[k], color=COLOURS[k], markersize=5,
-            markerfacecolor="w" if j else COLOURS[k],
-        )  # fmt: skip
