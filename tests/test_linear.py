@@ -81,13 +81,14 @@ def test_float32_at_the_tolerance_is_the_solution_up_to_a_few_times_of_it_in_ten
     assert float((found - expected).abs().max()) < 10 * EXACT
 
 
-def test_an_image_is_filled_alike_whoever_is_in_its_batch():
-    """They take different numbers of iterations: one is done before the others, and stands still."""
+@pytest.mark.parametrize("look", [1, 4])
+def test_an_image_is_filled_alike_whoever_is_in_its_batch(look):
+    """They take different numbers of iterations: one is done before the others and stands still until a look."""
     images, small = holes(28, 0.1)
     _, large = holes(28, 0.95)
     images, masks = torch.cat([images[:1], images]), torch.cat([small[:1], large])
     otherwise = torch.zeros(1, 1, 1, 1)
-    together = solved(images, masks, NOISY_LINEAR, otherwise, EXACT)
+    together = solved(images, masks, NOISY_LINEAR, otherwise, EXACT, look)
     for image, gone, found in zip(images, masks, together, strict=True):
         alone = solved(image[None], gone[None], NOISY_LINEAR, otherwise, EXACT)
         torch.testing.assert_close(alone[0], found, atol=1e-10, rtol=0)

@@ -37,7 +37,7 @@ KNOWN = {
     "opti_cam": "Adam counts its steps in a tensor on the host: no device is asked",
 }
 METHODS = [name for name in registry.names("methods") if not registry.get("methods", name).control]
-# Solving the holes looks at its residual every 32 iterations, in every chunk.
+# Solving the holes looks, on a GPU every fourth iteration, which of them are solved, in every chunk.
 LOOKS = {"road"}
 CURVES = [
     name
