@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from saliency_checks import vision
 from saliency_checks.cli import main
-from saliency_checks.studies import pixel_analysis, pixel_data, workers
+from saliency_checks.studies import pixel_analysis, pixel_data, single_pixel, workers
 from saliency_checks.studies.store import Store, Unfinished, Unit
 
 TINY = ["--count", "64", "--epochs", "1", "--images", "6", "--model-seeds", "1", "--device", "cpu"]
@@ -180,6 +180,7 @@ def test_several_processes_find_the_same_to_the_last_bit(tmp_path: Path, monkeyp
     monkeypatch.setattr(pixel_analysis, "STEPS", 100)  # the other processes know of no other number
     for count in ("1", "2"):
         monkeypatch.setenv("SALIENCY_CHECKS_CACHE", str(tmp_path / f"cache{count}"))
+        single_pixel._model.cache_clear()  # another test's network is no file here
         study(tmp_path / count, *flags, "--workers", count)
     one, two = (tmp_path / count for count in ("1", "2"))
     for name in ("values.parquet", "all_results.csv", "summary.md"):
