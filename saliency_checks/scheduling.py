@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
@@ -9,16 +10,27 @@ from xdist.workermanage import WorkerController
 
 from saliency_checks.plugin import cell_of
 
+LEAST = 2  # units for each worker
+
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """One work unit per method and subject; every test that is not ours is a unit of its own.
 
-    A worker stays with a subject while it can: the controls are measured once per subject and process.
+    A worker stays with a subject while it can: the controls are measured once per subject and process. Where there are
+    fewer than ``LEAST`` units for each worker, as with one method on one's own model, each check is a unit.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         cell = cell_of(nodeid)
-        return f"{cell[2]}-{cell[1]}" if cell else nodeid
+        if cell is None:
+            return nodeid
+        return "-".join((cell[2], cell[1], *([cell[0]] if self._are_few else [])))
+
+    @cached_property
+    def _are_few(self) -> bool:
+        cells = map(cell_of, self.collection or ())
+        units = {cell[1:] if cell else nodeid for cell, nodeid in zip(cells, self.collection or (), strict=True)}
+        return len(units) < LEAST * len(self.nodes)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         mine = {_subject(scope) for scope in self.assigned_work.get(node, ())}

@@ -357,7 +357,7 @@ class Worker:
 
 def scheduler(nodeids: list[str], *workers: Worker, config: Any = None) -> CellScheduling:
     made = CellScheduling.__new__(CellScheduling)
-    made.log, made.config = lambda *_: None, config or allowing(None)
+    made.log, made.config, made._are_few = lambda *_: None, config or allowing(None), False
     made.collection = nodeids
     made.registered_collections = OrderedDict((worker, nodeids) for worker in workers)
     made.assigned_work = OrderedDict((worker, OrderedDict()) for worker in workers)
@@ -372,6 +372,14 @@ def test_only_cells_are_grouped() -> None:
     one, two = "test_sign.py::test_sign[a-b]", "x/test_complexity.py::test_complexity[a-b]"
     assert made._split_scope(one) == made._split_scope(two)
     assert made._split_scope("test_mine.py::test_a") != made._split_scope("test_mine.py::test_b")
+
+
+@pytest.mark.parametrize(("methods", "few"), [("abc", True), ("abcd", False)])
+def test_where_there_are_fewer_than_two_cells_for_each_worker_each_check_is_a_unit(methods: str, few: bool) -> None:
+    ids = [f"test_{check}.py::test_{check}[{method}-x]" for check in ("sign", "contract") for method in methods]
+    made = scheduler([*ids], Worker(), Worker())
+    del made._are_few
+    assert len({made._split_scope(nodeid) for nodeid in ids}) == (2 * len(methods) if few else len(methods))
 
 
 def test_a_worker_stays_with_its_subject_and_leaves_those_of_others() -> None:
