@@ -30,6 +30,8 @@ PIXEL, CNN, MASKED = "planted_pixel_a", "fashion_cnn", "fashion_cnn_masked"
 RECOVERS = "It shows the image, whatever the weights"
 SHOWN = {
     "pixel_recovery": (PIXEL, "integrated_gradients", "edges", "Edges rank no site above its look-alikes"),
+    "additive_importance": (PIXEL, "integrated_gradients", "edges", "The class is not in what an edge points at"),
+    "subtractive_importance": (PIXEL, "integrated_gradients", "edges", "The class survives the loss of an edge"),
     "planted_deletion": (PIXEL, "integrated_gradients", "input_magnitude", "What is bright is not the cause"),
     "class_contrast": (PIXEL, "gradient", "center_blob", "A blob in the middle is the same for every class"),
     "sign": (PIXEL, "integrated_gradients", "random", "Noise has any sign at the cause"),

@@ -20,6 +20,8 @@ COLUMNS = {
         "mlp": "planted pixel, MLP",
         "graft": "graft onto the CNN, effect 4",
     },
+    "additive_importance": {"add": "planted pixel, both hue roles"},
+    "subtractive_importance": {"sub": "planted pixel, both hue roles"},
     "planted_deletion": {"deletion": "planted pixel, both hue roles"},
     "class_contrast": {"contrast": "planted pixels of two classes, both hue roles"},
     "sign": {"sign": "planted pixel, both hue roles"},
