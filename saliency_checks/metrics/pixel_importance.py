@@ -112,7 +112,7 @@ def _of_misses(values: NDArray[np.float64], among: int, seed: int) -> dict[str, 
         return {"missed": len(values), "note": f"{told}: too few for a mean over these alone"}
     rng = np.random.default_rng(seed)
     low, high = interval(values[None], binary=False, low_level=level, high_level=level, rng=rng)
-    mean = float(values.mean())
+    mean, low, high = float(values.mean()), max(low, -1.0), min(high, 1.0)
     note = f"{told}; over these alone, as published: {mean:.2f} [{low:.2f}, {high:.2f}]"
     return {"missed": len(values), "on_misses": [mean, low, high], "note": note}
 
