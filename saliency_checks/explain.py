@@ -136,8 +136,7 @@ def explain_channels(
     """As :func:`explain`, with the channels that the method gives, (N, C, H, W) or (N, 1, H, W)."""
     rows = torch.arange(len(inputs), device=inputs.device)
     size = max(LEAST_PER_CALL, per_pass(inputs))
-    # A control never looks at the model: there is nothing to put back, and a snapshot would be most of its time.
-    with evaluating(model) if method.control else untouched(model), seeded(seed):
+    with untouched(model), seeded(seed):
         return chunked(lambda part: _call(method, model, inputs[part], targets[part], baseline, references), rows, size)
 
 

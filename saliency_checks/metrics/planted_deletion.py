@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COUNTS: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
 SITES = (1, 2, 4)  # on a graft, by the size of the site
-RANDOM_ORDERS = 4  # on a graft one: so few of all pixels go that none hits the site
+RANDOM_ORDERS = 4  # on a graft one: so few of all pixels go that hardly one hits the site
 # The least distance from random to truth to divide by, as a share of the images' mean.
 LEAST_DISTANCE = 0.25
 

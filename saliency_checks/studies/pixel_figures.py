@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from saliency_checks.metrics.pixel_importance import LEAST_MISSED
 from saliency_checks.studies import published
 from saliency_checks.studies.figures import COLOURS, MARKERS, figure
 from saliency_checks.studies.pixel_report import (
-    LEAST_MISSED,
     SHORT,
     Row,
     first_cell,

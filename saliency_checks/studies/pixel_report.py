@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from saliency_checks.decision import ABOVE_CHANCE, LEAST_ALONE, LEAST_RIGHT
 from saliency_checks.fixtures import planted
+from saliency_checks.metrics.pixel_importance import LEAST_MISSED
 from saliency_checks.studies import pixel_data, published
 from saliency_checks.studies.store import Store
 from saliency_checks.studies.table import NOTHING, Table, mean_with_limits
@@ -36,9 +38,7 @@ SEED = (
     "overall.attribution_incorrect", "dataset", "data_seed", "model_type", "model_seed", "train_pos_sd", "train_col_sd",
     "test_pos_sd", "test_col_sd", "attribution_method", "use_y_true", "use_softmax", "model",
 )  # fmt: skip
-LEAST_RIGHT, MOST_WITHOUT, LEAST_ALONE = 0.99, 0.05, 0.95  # gates: with the pixel, above chance without it, on black
 CHANCE, CHANCE_AMONG_DECOYS = 1 / pixel_data.CLASSES, 1 / planted.CLASSES
-LEAST_MISSED = 30  # fewer say nothing of the importance of what was pointed at
 SHORT = {
     "predict_importance_absgrad": "abs grad",
     "predict_importance_grad_inp": "grad x input",
@@ -94,7 +94,7 @@ def corrected_columns(rows: Mapping[str, Values], prefix: str) -> dict[str, floa
 def gates(rows: Mapping[str, Values], chance: float = CHANCE) -> dict[str, float]:
     """What the network must do before a map can be blamed."""
     right, without, alone = (float(rows[name].mean()) for name in ("withpix", "nopix", "blackbg_withpix"))
-    holds = right >= LEAST_RIGHT and without <= chance + MOST_WITHOUT and alone >= LEAST_ALONE
+    holds = right >= LEAST_RIGHT and without <= chance + ABOVE_CHANCE and alone >= LEAST_ALONE
     return {"gate.withpix": right, "gate.nopix": without, "gate.blackbg_withpix": alone, "gate.holds": float(holds)}
 
 

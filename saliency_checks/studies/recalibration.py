@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_checks.explain import ContractError, subject_maps
+from saliency_checks.explain import subject_maps
 from saliency_checks.loading import build_subject, name_of
 from saliency_checks.method import Method, as_method
 from saliency_checks.metrics.deletion_insertion import side
 from saliency_checks.registry import get
 from saliency_checks.studies.figures import COLOURS, DIVERGING, SEQUENTIAL, figure
-from saliency_checks.studies.provenance import code, digest_of
-from saliency_checks.studies.store import Columns, Nothing, Store, Unit
+from saliency_checks.studies.questions import question
+from saliency_checks.studies.store import Columns, Store, Unit
 from saliency_checks.studies.table import Table, head, mean_with_limits, row, with_limits
-from saliency_checks.subject import Subject, Unqualified
+from saliency_checks.subject import Subject
 
 PATHS = ("ig_uniform", "ig_smoothgrad", "ig_squared", "expected_gradients", "agi", "lpi")
 OTHERS = (
@@ -91,25 +91,13 @@ def positive(method: Method) -> Method:
 
 
 def _unit(spec: str, subject: Subject, method: Method, what: str, options: argparse.Namespace) -> Unit:
-    def make() -> Columns:
-        """
-        Raises:
-            Nothing: the method says nothing of this subject; the text says why.
-        """
-        if missing := sorted(method.needs - subject.offers):
-            raise Nothing(f"{method.name} needs {', '.join(missing)}; {subject.name} offers none")
-        try:
-            if what == "picture":
-                return _picture(method, subject, min(options.picture, len(subject) - 1), options.seed)
-            return curves(method, subject, what, min(options.images, len(subject)), options.seed)
-        except (Unqualified, ContractError) as error:
-            raise Nothing(str(error)) from error
+    def make(images: int) -> Columns:
+        if what == "picture":
+            return _picture(method, subject, min(options.picture, len(subject) - 1), options.seed)
+        return curves(method, subject, what, images, options.seed)
 
-    recipe = {
-        "subject": digest_of(subject), "images": options.images, "seed": options.seed,
-        "code": code(method.source or method.explain),
-    }  # fmt: skip
-    return Unit(columns={"subject": name_of(spec), "metric": what, "method": method.name}, recipe=recipe, make=make)
+    columns = {"subject": name_of(spec), "metric": what, "method": method.name}
+    return question(columns, method, subject, options, make)
 
 
 def curves(method: Method, subject: Subject, preset: str, n: int, seed: int) -> dict[str, list[Any]]:

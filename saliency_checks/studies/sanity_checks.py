@@ -10,9 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
-from saliency_checks.explain import ContractError
 from saliency_checks.fixtures import data
 from saliency_checks.loading import name_of
 from saliency_checks.method import Method, as_method
@@ -31,9 +29,9 @@ from saliency_checks.studies.cascades import (
     randomised,
     references,
 )  # fmt: skip
-from saliency_checks.studies.provenance import code, digest_of
-from saliency_checks.studies.store import Columns, Nothing, Store, Unit
-from saliency_checks.subject import Subject, Unqualified
+from saliency_checks.studies.questions import question
+from saliency_checks.studies.store import Columns, Store, Unit
+from saliency_checks.subject import Subject
 
 METHODS = (
     "gradient", "smoothgrad", "guided_backprop", "grad_cam", "guided_grad_cam", "integrated_gradients",
@@ -145,20 +143,8 @@ def _unit(
     make: Callable[[Asked], Columns],
     protocol: Protocol | None = None,
 ) -> Unit:
-    def made() -> Columns:
-        """
-        Raises:
-            Nothing: the method says nothing of this network; the text says why.
-        """
-        if missing := sorted(method.needs - subject.offers):
-            raise Nothing(f"{method.name} needs {', '.join(missing)}; {subject.name} offers none")
-        try:
-            return make(Asked(method, subject, min(options.images, len(subject)), options.seed))
-        except (Unqualified, ContractError) as error:
-            raise Nothing(str(error)) from error
-
-    recipe: dict[str, Any] = {
-        "subject": digest_of(subject), "images": options.images, "seed": options.seed,
-        "code": code(method.source or method.explain), "protocol": asdict(protocol) if protocol else None,
-    }  # fmt: skip
-    return Unit(columns={"network": name_of(network), "order": order, "method": method.name}, recipe=recipe, make=made)
+    columns = {"network": name_of(network), "order": order, "method": method.name}
+    return question(
+        columns, method, subject, options, lambda images: make(Asked(method, subject, images, options.seed)),
+        protocol=asdict(protocol) if protocol else None,
+    )  # fmt: skip
